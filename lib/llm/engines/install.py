@@ -1,0 +1,268 @@
+"""Engines from pins to proof: engines.toml says what each one is made of, here it is built, tried and found again.
+
+An engine lives in one directory below the cache, keyed by its pins, the platform and Python's version, and counts as there
+only once `ok.json` lies in it, which is written last, after the engine answered a smoke call. Refuses to raise for a build
+that fails: that engine is `Missing` with its reason, and the others go on.
+
+    python -m lib.llm.engines.install [NAME …]
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from lib import child, home
+from lib.child import Failed, Say
+
+PINS = home.ROOT / "engines.toml"
+Platform = Literal["cpu", "cuda"]
+Pin = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """An engine that is built, smoke-tested and ready on this machine."""
+
+    name: str
+    platform: Platform
+    version: str
+    root: Path
+
+    def tool(self, name: str) -> Path:
+        """The engine's program `name`. Raises FileNotFoundError with what to do."""
+        if not (path := self.root / "bin" / name).exists():
+            raise FileNotFoundError(f"{self.name} has no {name} in {path.parent}; delete {self.root} and run ./run_all.sh again")
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """An engine that cannot be used here. `reason` is one sentence for a row, `tail` the last lines of a failed build."""
+
+    name: str
+    reason: str
+    tail: tuple[str, ...] = ()
+
+
+@cache
+def platform() -> Platform:
+    """ "cuda" where the driver (NVML) sees an NVIDIA GPU, else "cpu". A compiler for GPUs alone proves nothing."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return "cuda" if pynvml.nvmlDeviceGetCount() else "cpu"
+    except pynvml.NVMLError:
+        return "cpu"
+
+
+def names() -> list[str]:
+    """The engines that engines.toml knows, in its order."""
+    return list(_table())
+
+
+def find(name: str) -> Install | Missing:
+    """The engine if it is ready, else why not. Instant: nothing is built. Raises KeyError for a name that is not in engines.toml."""
+    plan = _plan(name)
+    if isinstance(plan, Missing):
+        return plan
+    if (plan.root / "ok.json").exists():
+        return Install(name, plan.platform, plan.pin["version"], plan.root)
+    if plan.failure.exists():
+        last = json.loads(plan.failure.read_text())
+        return Missing(name, last["reason"], tuple(last["tail"]))
+    return Missing(name, f"{plan.pin['title']} is not built on this machine yet; ./run_all.sh builds it")
+
+
+def provision(name: str, *, say: Say = print) -> Install | Missing:
+    """The engine, built first where needed; a build that failed before is tried again. Only one process builds at a time."""
+    if not isinstance(found := find(name), Missing) or isinstance(plan := _plan(name), Missing):
+        return found
+    plan.root.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(plan.beside("lock"), say=lambda: say(f"{plan.pin['title']}: another process builds it, waiting")):
+        if isinstance(found := find(name), Install):
+            return found
+        say(f"{plan.pin['title']} {plan.pin['version']}: building for {plan.platform}, once for this machine; log: {plan.log}")
+        began_s = time.monotonic()
+        plan.failure.unlink(missing_ok=True)
+        plan.log.unlink(missing_ok=True)
+        shutil.rmtree(plan.root, ignore_errors=True)  # what a killed build left
+        try:
+            _build(plan, say)
+        except (Failed, OSError) as error:
+            failed = error if isinstance(error, Failed) else Failed(plan.pin["title"], error.strerror or str(error))
+            shutil.rmtree(plan.root, ignore_errors=True)
+            _write(plan.failure, {"reason": str(failed), "tail": failed.tail})
+            say("\n  ".join([str(failed), *failed.tail]))
+            return Missing(name, str(failed), failed.tail)
+        _write(plan.root / "ok.json", {"name": name, "platform": plan.platform, "version": plan.pin["version"],
+                                       "packages": _packages(plan.root), "build_s": round(time.monotonic() - began_s, 1)})
+    say(f"{plan.pin['title']}: ready after {time.monotonic() - began_s:.0f} s")
+    return find(name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What will be built, and where."""
+
+    pin: Pin
+    platform: Platform
+    root: Path
+
+    def beside(self, suffix: str) -> Path:
+        return self.root.with_name(f"{self.root.name}.{suffix}")
+
+    @property
+    def log(self) -> Path:
+        return self.beside("log")
+
+    @property
+    def failure(self) -> Path:
+        return self.beside("failed.json")
+
+    def run(self, *command: str | Path, what: str, say: Say, **more: Any) -> tuple[str, ...]:
+        return child.run(command, what=f"{self.pin['title']}, {what}", log=self.log, say=say, **more)
+
+
+@cache
+def _table() -> dict[str, Pin]:
+    return tomllib.loads(PINS.read_text())
+
+
+def _plan(name: str) -> _Plan | Missing:
+    """What `name` is made of here, or why it cannot be."""
+    if name not in _table():
+        raise KeyError(f"no engine {name!r} in {PINS.name}; there are: {', '.join(names())}")
+    pin, where = _table()[name], platform()
+    if where not in pin:
+        return Missing(name, f"{pin['title']} needs an NVIDIA GPU")
+    if (lacks := _lacks(pin[where])) and "otherwise" in pin[where]:
+        where = pin[where]["otherwise"]
+        lacks = _lacks(pin[where])
+    pin = _merge({key: value for key, value in pin.items() if key not in ("cpu", "cuda")}, pin[where])
+    root = home.cache() / "engines" / f"{name}-{where}-{_key(pin, where)}"
+    if lacks and not (root / "ok.json").exists():
+        return Missing(name, f"{pin['title']} is not built: {lacks} is not on this machine; install it and run ./run_all.sh again")
+    return _Plan(pin, where, root)
+
+
+def _lacks(pin: Pin) -> str | None:
+    return next((tool for tool in pin.get("requires", []) if shutil.which(tool) is None), None)
+
+
+def _merge(below: Pin, above: Pin) -> Pin:
+    return {**below, **{k: _merge(below.get(k, {}), v) if isinstance(v, dict) else v for k, v in above.items()}}
+
+
+def _key(pin: Pin, where: Platform) -> str:
+    """Twelve hex digits that change whenever the build would: pins, platform, Python, and the CPU for native code."""
+    made_of = [pin, where, sys.version_info[:2], _cpu_flags() if "sdist" in pin else ""]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _cpu_flags() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
+    return " ".join(sorted(found[1].split())) if found else ""
+
+
+def _build(plan: _Plan, say: Say) -> None:
+    """Everything that leads to a working root, in order. Raises Failed or OSError."""
+    pin, root, python = plan.pin, plan.root, plan.root / "bin" / "python"
+    plan.run(sys.executable, "-m", "venv", root, what="virtual environment", say=say)
+    index = ["--extra-index-url", pin["extra_index"]] if "extra_index" in pin else []
+    plan.run(python, "-m", "pip", "install", *index, *pin["pip"], what="packages", say=say)
+    if "sdist" in pin:
+        _compile(plan, say)
+    if "uninstall" in pin:
+        plan.run(python, "-m", "pip", "uninstall", "--yes", *pin["uninstall"], what="removing what clashes", say=say)
+    for wanted, there in pin.get("alias", {}).items():
+        _alias(root, wanted, there)
+    program, *arguments = pin["smoke"]
+    said = plan.run(root / program, *arguments, what="smoke call", say=say, cwd=root, timeout_s=180)
+    if pin["says"] not in "\n".join(said):
+        raise Failed(f"{pin['title']}, smoke call", f"its answer lacks {pin['says']!r}", said)
+
+
+def _compile(plan: _Plan, say: Say) -> None:
+    """The sdist's tree compiled once: programs to bin/, libraries to lib/ where the Python binding finds them too."""
+    pin, root, work, cpus = plan.pin, plan.root, plan.root / "build", len(os.sched_getaffinity(0))
+    python, sdist = root / "bin" / "python", plan.pin["sdist"]
+    work.mkdir()
+    (work / "sdist.txt").write_text(f"{sdist['package']}=={pin['version']} --hash=sha256:{sdist['sha256']}\n")
+    plan.run(python, "-m", "pip", "download", "--require-hashes", "--no-deps", "--no-build-isolation", "--no-binary",
+             sdist["package"], "--dest", work, "--requirement", work / "sdist.txt", what="source", say=say)
+    with tarfile.open(work / sdist["file"]) as archive:  # pip has verified its sum
+        archive.extractall(work)
+    package = work / sdist["file"].removesuffix(".tar.gz")
+    flags = [f"-D{key}={value}" for key, value in pin["cmake"].items()]
+    cmake, out = root / "bin" / "cmake", work / "out"
+    plan.run(cmake, "-S", package / pin["tree"], "-B", out, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={root / 'bin' / 'ninja'}",
+             *flags, what="configuring", say=say)
+    plan.run(cmake, "--build", out, "--parallel", str(cpus), "--target", *pin["targets"], what="compiling", say=say)
+    for built in sorted((out / "bin").iterdir()):
+        shutil.move(built, root / ("lib" if ".so" in built.name else "bin") / built.name)
+    for kept in pin["keep"]:
+        shutil.move(package / pin["tree"] / kept, root / kept)
+    plan.run(python, "-m", "pip", "install", "--no-deps", "--no-build-isolation", package, what="Python binding", say=say,
+             env={"CMAKE_ARGS": "-DLLAMA_BUILD=OFF", "PATH": f"{root / 'bin'}:{os.environ['PATH']}"})
+    libraries = next(root.glob("lib/python3*/site-packages/llama_cpp")) / "lib"
+    libraries.mkdir(exist_ok=True)
+    for library in root.glob("lib/*.so*"):
+        (libraries / library.name).symlink_to(Path("../../../..") / library.name)
+    shutil.rmtree(work)
+
+
+def _alias(root: Path, wanted: str, there: str) -> None:
+    """A second name for an installed distribution: its metadata once more, under the name that other code asks for."""
+    metadata = next(root.glob(f"lib/python3*/site-packages/{there.replace('-', '_')}-*.dist-info")) / "METADATA"
+    twin = metadata.parent.with_name(metadata.parent.name.replace(there.replace("-", "_"), wanted, 1))
+    twin.mkdir()
+    (twin / "METADATA").write_text(re.sub(r"^Name: .*$", f"Name: {wanted}", metadata.read_text(), count=1, flags=re.M))
+
+
+def _packages(root: Path) -> list[str]:
+    """What is in the engine's environment, as name==version; for the record of a run."""
+    listed = subprocess.run([root / "bin" / "python", "-m", "pip", "list", "--format", "freeze"],
+                            capture_output=True, text=True, check=True)
+    return [line for line in listed.stdout.splitlines() if re.fullmatch(r"[\w.-]+==[\w.+!-]+", line)]
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(content, indent=1))
+    beside.replace(path)
+
+
+@contextmanager
+def _alone(lock: Path, *, say: Any) -> Iterator[None]:
+    """Hold `lock` against other processes; the kernel frees it when we die."""
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:] or names():
+        if isinstance(result := provision(wanted, say=lambda line: print(line, flush=True)), Missing):
+            print(f"{wanted}: {result.reason}", flush=True)

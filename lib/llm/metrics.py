@@ -1,0 +1,106 @@
+"""Metrics of answers, pure. Definitions and their quarrels: the README's table; ours are AIPerf's and MLPerf LoadGen's where those agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from lib.llm.events import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """What a user was promised (MLPerf Inference): both in seconds."""
+
+    ttft_s: float
+    tpot_s: float
+
+
+SERVER = Slo(2.0, 0.100)
+INTERACTIVE = Slo(0.5, 0.030)
+
+
+def ttft_s(answer: Answer) -> float | None:
+    """First event that carries a token − sent."""
+    return answer.stamps_s[0] if answer.stamps_s and not answer.error else None
+
+
+def ttft_sched_s(answer: Answer) -> float | None:
+    """First event that carries a token − intended send time: no coordinated omission."""
+    return None if (ttft := ttft_s(answer)) is None else ttft - answer.due_s
+
+
+def tpot_s(answer: Answer) -> float | None:
+    """(t_last − t_first) / (n − k₁), one a request; None where no token came after the first event or n is unknown.
+
+    k₁, the tokens of the first event, is 1 unless the server says otherwise. Where it does not say, the value may be low by
+    `k1_bias` of itself for every further token hidden in that event.
+    """
+    if answer.error or not answer.stamps_s or answer.tokens is None:
+        return None
+    after_first = answer.tokens - (answer.counts[0] if answer.counts else 1)
+    return (answer.stamps_s[-1] - answer.stamps_s[0]) / after_first if after_first > 0 else None
+
+
+def k1_bias(answer: Answer) -> float | None:
+    """Relative bias of TPOT if the first event hid one more token; 0 where the server counts."""
+    return 0.0 if answer.counts else None if not answer.tokens else 1 / answer.tokens
+
+
+def icl_s(stamps_s: Sequence[float]) -> list[float]:
+    """Gaps between events: inter-*chunk* latency, never per token, for an event may carry several."""
+    return [b - a for a, b in zip(stamps_s, stamps_s[1:], strict=False)]
+
+
+def e2e_s(answer: Answer) -> float | None:
+    """Last token − sent."""
+    return answer.stamps_s[-1] if answer.stamps_s and not answer.error else None
+
+
+def throughput(answers: Sequence[Answer], *, since_s: float, until_s: float) -> float | None:
+    """Output tokens stamped inside [since, until) ÷ its length, in tokens/s; partial answers count what arrived in the window."""
+    if until_s <= since_s:
+        return None
+    inside = 0.0
+    for a in answers:
+        cumulative = a.counts or tuple((i + 1) * (a.tokens or 0) / len(a.stamps_s) for i in range(len(a.stamps_s)))
+        before = 0.0
+        for stamp, total in zip(a.stamps_s, cumulative, strict=True):
+            inside += (total - before) * (since_s <= a.sent_s + stamp < until_s)
+            before = total
+    return inside / (until_s - since_s)
+
+
+def attainment(answers: Sequence[Answer], slo: Slo) -> float | None:
+    """Share of the *attempted* requests that met the SLO; a failure is a miss. None when nothing was attempted."""
+    return sum(map(lambda a: good(a, slo), answers)) / len(answers) if answers else None
+
+
+def good(answer: Answer, slo: Slo) -> bool:
+    ttft, tpot = ttft_sched_s(answer), tpot_s(answer)
+    return ttft is not None and ttft <= slo.ttft_s and (tpot is None or tpot <= slo.tpot_s)
+
+
+def tail(values: Sequence[float | None]) -> list[float]:
+    """For percentiles: what failed took for ever."""
+    return [inf if v is None else v for v in values]
+
+
+def samples(answers: Sequence[Answer]) -> dict[str, list[Any]]:
+    """The raw columns of a point, one entry a request in order of sending; times in s, None where there was nothing to time."""
+    return {
+        "sent_s": [round(a.sent_s, 7) for a in answers],
+        "due_s": [round(a.due_s, 7) for a in answers],
+        "ttft_s": [a.stamps_s[0] if a.stamps_s else None for a in answers],
+        "last_s": [a.stamps_s[-1] if a.stamps_s else None for a in answers],
+        "events": [len(a.stamps_s) for a in answers],
+        "first_tokens": [a.counts[0] if a.counts else None for a in answers],
+        "tpot_s": [tpot_s(a) for a in answers],
+        "icl_max_s": [max(icl_s(a.stamps_s), default=None) for a in answers],
+        "output_tokens": [a.tokens for a in answers],
+        "prompt_tokens": [a.prompt_tokens for a in answers],
+        "cached_tokens": [a.cached_tokens for a in answers],
+        "error": [a.error for a in answers],
+    }
