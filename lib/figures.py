@@ -1,8 +1,8 @@
 """How a finding looks: one template, one colour per engine, and figures that say what was found.
 
-A figure's title is its takeaway; its spread is drawn, not only its middle. Every figure leaves three traces: the live one in the
-notebook, a PNG beside it for pages that run no scripts, and both as files under `folder()`. Refuses a claim that quotes a value
-nobody measured, and a figure whose slug does not name its notebook.
+A figure's title is its takeaway; its spread is drawn, not only its middle. It is shown live and, for pages that run no
+scripts, as a PNG; both are kept as files under `folder()`. Refuses a claim that quotes what nobody measured, and a figure
+whose slug does not name its notebook.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ import plotly.graph_objects as go
 
 from lib import home
 
-FONT = 'Inter, -apple-system, "Segoe UI", "Noto Sans CJK TC", "PingFang TC", "Microsoft JhengHei", system-ui, sans-serif'
+# Latin and Traditional Chinese on macOS, Windows and Linux; "Noto Sans CJK TC" is what fonts-noto-cjk installs.
+FONT = '-apple-system, "Segoe UI", "Noto Sans CJK TC", "PingFang TC", "Microsoft JhengHei", system-ui, sans-serif'
 INK, QUIET, GRID, PAPER = "#1f2933", "#5b6673", "#e6e9ed", "#ffffff"
 NOT_MEASURED = "not measured"
 SCALE = 2  # pixels of the PNG per figure pixel: sharp on dense screens
@@ -39,7 +40,7 @@ PRINT_LIMIT_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How a thing is drawn everywhere: its colour (told apart by colour-blind readers) and its symbol (told apart in print)."""
+    """How a thing is drawn everywhere: a colour that colour-blind readers tell apart, a symbol for print without colour."""
 
     colour: str
     symbol: str
@@ -53,7 +54,12 @@ ENGINES = {
     "TensorRT-LLM": Mark("#b0539a", "triangle-up"),
     "null": Mark("#7d8793", "x"),
 }
-OTHERS = (Mark("#3b8fc7", "circle"), Mark("#c98a00", "square"), Mark("#5f6caf", "diamond"), Mark("#a4513a", "triangle-up"))
+OTHERS = (
+    Mark("#3b8fc7", "circle"),
+    Mark("#c98a00", "square"),
+    Mark("#5f6caf", "diamond"),
+    Mark("#a4513a", "triangle-up"),
+)
 DASHES, OPEN = ("solid", "dot", "dash", "longdash"), ("", "-open", "-dot", "-open-dot")
 
 
@@ -67,9 +73,10 @@ def template() -> go.layout.Template:
             "title": {"font": {"size": 14, "color": QUIET}, "standoff": 10}, "tickfont": {"size": 13, "color": QUIET}}
     return go.layout.Template(layout={
         "font": {"family": FONT, "size": 14, "color": INK}, "paper_bgcolor": PAPER, "plot_bgcolor": PAPER,
-        "colorway": [m.colour for m in (*OTHERS, *ENGINES.values())], "autotypenumbers": "strict", "hovermode": "closest",
-        "title": {"x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top",
-                  "pad": {"t": 16}, "font": {"size": 18, "weight": 600, "color": INK}},
+        "colorway": [m.colour for m in (*OTHERS, *ENGINES.values())], "autotypenumbers": "strict",
+        "hovermode": "closest",
+        "title": {"x": 0, "xref": "paper", "xanchor": "left", "yref": "container", "yanchor": "top",
+                  "font": {"size": 18, "weight": 600, "color": INK}},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "font": {"size": 13}},
         "margin": {"l": 64, "r": 24, "b": 56}, "hoverlabel": {"align": "left", "font": {"family": FONT}},
         "xaxis": {**axis, "showgrid": False, "showline": True, "ticks": "outside"}, "yaxis": axis,
@@ -77,31 +84,30 @@ def template() -> go.layout.Template:
 
 
 def mark(name: str) -> Mark | None:
-    """The mark of the engine that `name` begins with ("llama.cpp Q4_0" is llama.cpp); None for what is not an engine."""
+    """The mark of the engine that `name` begins with ("llama.cpp Q4_0": llama.cpp); None for what is not one."""
     found = [engine for engine in ENGINES if re.match(re.escape(engine) + r"(?!\w)", name)]
     return ENGINES[found[0]] if found else None
 
 
 def folder() -> Path:
-    """Where figures are written: $INFERENCE_FIGURES, set by the runner when it publishes; else below the ignored report/."""
+    """Where figures are written: $INFERENCE_FIGURES, which the runner sets; else below the git-ignored report/."""
     return Path(os.environ.get("INFERENCE_FIGURES") or home.REPORT / "figures")
 
 
 def show(fig: go.Figure, slug: str, takeaway: str, *, width: int = 900, height: int = 460) -> None:
     """Display `fig` live and as PNG (`width` × `height` px), titled with what it found, and keep both as files.
 
-    `slug` is "<notebook>--<figure>", for instance "10_llm_latency--ttft". Without a browser the PNG is left out and a line says so.
+    `slug` is "<notebook>--<figure>", as in "10_llm_latency--ttft". Without a browser there is no PNG, and a line says so.
     """
-    from IPython.display import display
-
     if not re.fullmatch(r"\d\d_[a-z0-9_]+--[a-z0-9_-]+", slug):
         raise ValueError(f"a figure is named <notebook>--<figure>, for instance 10_llm_latency--ttft; {slug!r} is not")
     titled = title(fig, takeaway, width=width, height=height)
     live = json.loads(titled.to_json())
     folder().mkdir(parents=True, exist_ok=True)
-    (folder() / f"{slug}.json").write_text(json.dumps(live, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
-    bundle: dict[str, Any] = {"application/vnd.plotly.v1+json": {**live, "config": {"displaylogo": False, "responsive": True}},
-                              "text/plain": takeaway}  # fmt: skip
+    kept = json.dumps(live, ensure_ascii=False, sort_keys=True)
+    (folder() / f"{slug}.json").write_text(kept + "\n", encoding="utf-8")
+    live["config"] = {"displaylogo": False, "responsive": True}
+    bundle = {"application/vnd.plotly.v1+json": live, "text/plain": takeaway}
     try:
         png = picture(titled, width=width, height=height)
     except PrintFailed as reason:
@@ -109,58 +115,69 @@ def show(fig: go.Figure, slug: str, takeaway: str, *, width: int = 900, height: 
     else:
         (folder() / f"{slug}.png").write_bytes(png)
         bundle["image/png"] = base64.b64encode(png).decode()
-    display(bundle, raw=True, metadata={"image/png": {"width": width, "height": height}, "figure": {"slug": slug, "takeaway": takeaway}})
+    size = {"width": width, "height": height}
+    _display(bundle, {"image/png": size, "figure": {"slug": slug, "takeaway": takeaway}})
 
 
 @cache
 def _say_once(line: str) -> None:
+    _display({"text/plain": line})
+
+
+def _display(bundle: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
     from IPython.display import display
 
-    display({"text/plain": line}, raw=True)
+    display(bundle, raw=True, metadata=metadata)  # type: ignore[no-untyped-call]
 
 
 def title(fig: go.Figure, takeaway: str, *, width: int, height: int) -> go.Figure:
-    """A copy of `fig` in our template, headed by `takeaway` wrapped to `width` px, with room left for it and the legend."""
-    lines = wrapped(takeaway, columns=(width - 88) // 9)
+    """A copy of `fig` in our template under `takeaway`, wrapped to `width` px, with room for it and the legend."""
+    lines = wrapped(takeaway, columns=(width - 88) // 10)
     copy = go.Figure(fig)
     named = sum(bool(trace.name) and trace.showlegend is not False for trace in copy.data)
-    copy.update_layout(template=template(), height=height, margin_t=28 + 24 * len(lines) + (34 if named else 8), showlegend=bool(named))
+    copy.update_layout(template=template(), height=height, showlegend=bool(named))
+    copy.update_layout(margin_t=30 + 24 * len(lines) + (26 if named else 0), title_y=1 - 14 / height)
     return copy.update_layout(title_text="<br>".join(html.escape(line, quote=False) for line in lines))
 
 
 def wrapped(text: str, *, columns: int) -> list[str]:
-    """`text` in lines of at most `columns` columns; a Chinese character takes two and may end a line, a Latin word stays whole."""
+    """`text` in lines of `columns` columns: a Chinese character takes two and may end a line, a Latin word stays whole."""
 
     def cells(piece: str) -> int:
         return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in piece)
 
     lines = [""]
     for piece in re.findall(r"[\u2e80-\u9fff\uf900-\ufaff]|\s+|[^\s\u2e80-\u9fff\uf900-\ufaff]+", text):
-        if lines[-1].strip() and cells(lines[-1] + piece.rstrip()) > columns and not re.match(r"[，。；：、！？）」]", piece):
+        full = cells(lines[-1] + piece.rstrip()) > columns
+        if full and lines[-1].strip() and not re.match(r"[，。；：、！？）」]", piece):
             lines.append("")
         lines[-1] += piece
     return [line.strip() for line in lines]
 
 
-def interval_dots(frame: pd.DataFrame, x: str, y: str, lo: str, hi: str, by: str, *, x_title: str = "", y_title: str = "") -> go.Figure:
-    """Medians `y` over `x` with their intervals `lo`–`hi`, one line per value of `by`; categories on `x` are not joined by a line.
+def interval_dots(
+    frame: pd.DataFrame, x: str, y: str, lo: str, hi: str, by: str, *, x_title: str = "", y_title: str = ""
+) -> go.Figure:
+    """Medians `y` over `x` with their intervals `lo`–`hi`, a series for each value of `by`; categories on `x` are not joined.
 
     A missing `y` is a gap, and a series without any `y` stays in the legend as "not measured".
     """
-    fig, seen = go.Figure(), {}  # type: ignore[var-annotated]
+    fig = go.Figure()
+    seen: dict[Mark, int] = {}
     for name, rows in frame.groupby(by, sort=False):
         style = mark(str(name)) or OTHERS[len(seen) % len(OTHERS)]
-        nth = seen[style] = seen.get(style, -1) + 1  # the same engine again, at another precision: same colour, other dash and symbol
+        nth = seen[style] = seen.get(style, -1) + 1  # an engine again, at another precision: same colour, other dash
         measured = rows[y].notna().any()
         spread = [rows[hi] - rows[y], rows[y] - rows[lo]]
         fig.add_scatter(
-            name=str(name) if measured else f"{name} · {NOT_MEASURED}", x=rows[x].tolist(), y=_known(rows[y]),
+            name=str(name) if measured else f"{name} ({NOT_MEASURED})", x=rows[x].tolist(), y=_known(rows[y]),
             mode="lines+markers" if pd.api.types.is_numeric_dtype(rows[x]) else "markers",
             line={"color": style.colour, "width": 2, "dash": DASHES[nth % len(DASHES)]},
             marker={"size": 9, "symbol": style.symbol + OPEN[nth % len(OPEN)]},
             error_y={"array": _known(spread[0]), "arrayminus": _known(spread[1]), "thickness": 1.5, "width": 4},
             customdata=list(zip(_known(rows[lo]), _known(rows[hi]), strict=True)),
-            hovertemplate="<b>%{fullData.name}</b><br>%{x}: %{y:.4~g} (%{customdata[0]:.4~g} – %{customdata[1]:.4~g})<extra></extra>",
+            hovertemplate="<b>%{fullData.name}</b><br>%{x}: %{y:.4~g} "
+            "(%{customdata[0]:.4~g} – %{customdata[1]:.4~g})<extra></extra>",
         )  # fmt: skip
     return fig.update_layout(xaxis_title=x_title or x, yaxis_title=y_title or y)
 
@@ -169,29 +186,31 @@ def _known(column: pd.Series[Any]) -> list[float | None]:
     return [None if pd.isna(value) else float(value) for value in column]
 
 
-def ceiling(fig: go.Figure, y: float, label: str) -> go.Figure:
-    """Draw the limit `y` that physics or the machine sets, named by `label`, across `fig`."""
+def ceiling(fig: go.Figure, y: float, label: str, *, side: str = "left") -> go.Figure:
+    """Draw the limit `y` that physics or the machine sets across `fig`, named by `label` at its left or right end."""
     return fig.add_hline(y=y, line={"color": QUIET, "width": 1.5, "dash": "dash"}, annotation_text=label,
-                         annotation_position="top right", annotation_font={"size": 13, "color": QUIET})  # fmt: skip
+                         annotation_position=f"top {side}", annotation_font={"size": 13, "color": QUIET})  # fmt: skip
 
 
 def table(frame: pd.DataFrame, caption: str) -> None:
     """Display `frame` as a plain HTML table that GitHub shows as well as our report, headed by `caption`."""
-    from IPython.display import display
-
-    display({"text/html": table_html(frame, caption), "text/plain": f"{caption}\n{frame.to_string(index=False)}"}, raw=True)
+    plain = f"{caption}\n{frame.to_string(index=False)}"
+    _display({"text/html": table_html(frame, caption), "text/plain": plain})
 
 
 def table_html(frame: pd.DataFrame, caption: str) -> str:
     """`frame` as HTML without styles or classes: numbers to the right, what is unknown written out."""
 
     def row(tag: str, cells: Iterator[tuple[str, bool]]) -> str:
-        return "<tr>" + "".join(f'<{tag} align="{"right" if number else "left"}">{text}</{tag}>' for text, number in cells) + "</tr>"
+        side = {True: "right", False: "left"}
+        return "<tr>" + "".join(f'<{tag} align="{side[number]}">{text}</{tag}>' for text, number in cells) + "</tr>"
 
-    right = [pd.api.types.is_numeric_dtype(frame[name]) or frame[name].map(_is_number).any() for name in frame]
+    right = [any(map(_is_number, frame[name].tolist())) for name in frame]
     head = row("th", zip((html.escape(str(name)) for name in frame), right, strict=True))
-    body = [row("td", zip(map(_cell, values), right, strict=True)) for values in frame.itertuples(index=False, name=None)]
-    return f"<table><caption>{html.escape(caption)}</caption><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
+    body = "".join(
+        row("td", zip(map(_cell, values), right, strict=True)) for values in frame.itertuples(index=False, name=None)
+    )
+    return f"<table><caption>{html.escape(caption)}</caption><thead>{head}</thead><tbody>{body}</tbody></table>"
 
 
 def _is_number(value: object) -> bool:
@@ -209,24 +228,23 @@ def _cell(value: Any) -> str:
 
 
 def claim(sentence: str, **values: Any) -> None:
-    """Display `sentence` with its fields filled from `values`, as a quotation; NotMeasured if one of them is unknown."""
-    from IPython.display import display
-
+    """Display `sentence`, its fields filled from `values`, as a quotation; NotMeasured if one of them is unknown."""
     text = filled(sentence, **values)
-    display({"text/markdown": f"> **{text}**", "text/plain": text}, raw=True, metadata={"claim": True})
+    _display({"text/markdown": f"> **{text}**", "text/plain": text}, {"claim": True})
 
 
 def filled(sentence: str, **values: Any) -> str:
     """`sentence.format(**values)`, but NotMeasured when a field it quotes is absent, None, NaN or infinite."""
+    quoted = f"the claim {sentence!r} quotes"
     for _, name, _, _ in string.Formatter().parse(sentence):
         if name is None:
             continue
         try:
             value, _ = string.Formatter().get_field(name, (), values)
         except (KeyError, AttributeError, IndexError):
-            raise NotMeasured(f"the claim {sentence!r} quotes {name!r}, which is not among {', '.join(values) or 'nothing'}") from None
+            raise NotMeasured(f"{quoted} {name!r}, which is not among {', '.join(values) or 'no values'}") from None
         if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
-            raise NotMeasured(f"the claim {sentence!r} quotes {name!r}, which is {value}: {NOT_MEASURED}")
+            raise NotMeasured(f"{quoted} {name!r}, which is {value}: {NOT_MEASURED}")
     return sentence.format(**values)
 
 
@@ -246,15 +264,16 @@ def picture(fig: go.Figure, *, width: int, height: int) -> bytes:
     except TimeoutError:
         raise PrintFailed(f"the browser took more than {PRINT_LIMIT_S} s over it") from None
     small = io.BytesIO()
-    Image.open(io.BytesIO(full)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    flat = Image.open(io.BytesIO(full)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    flat.save(small, "PNG", optimize=True)
     return small.getvalue()
 
 
 @cache
 def _press() -> tuple[Any, asyncio.AbstractEventLoop]:
-    """One browser for the whole process (starting it takes seconds, a figure 0.2 s), on a thread of its own, closed at exit.
+    """One browser a process (it takes seconds to start, a figure 0.2 s), on a thread of its own, closed at exit.
 
-    Kaleido's own server would wait for ever when its browser fails to start, and load MathJax from the net; this one does neither.
+    Kaleido's own server would wait for ever when its browser fails to start; this one gives up with a reason.
     """
     from kaleido import Kaleido
     from kaleido.errors import BrowserFailedError, ChromeNotFoundError
@@ -263,7 +282,7 @@ def _press() -> tuple[Any, asyncio.AbstractEventLoop]:
     threading.Thread(target=loop.run_forever, daemon=True, name="figures").start()
 
     async def opened() -> Any:
-        browser = Kaleido(mathjax=False)
+        browser = Kaleido(mathjax=False)  # MathJax would come from the net
         await browser.open()
         return browser
 
@@ -272,6 +291,6 @@ def _press() -> tuple[Any, asyncio.AbstractEventLoop]:
     except ChromeNotFoundError:
         raise PrintFailed("no chromium found; install the package chromium, or point BROWSER_PATH at one") from None
     except (BrowserFailedError, TimeoutError) as failure:
-        raise PrintFailed(f"chromium did not start ({failure or 'no answer'}); try BROWSER_PATH with another one") from failure
+        raise PrintFailed(f"chromium did not start ({failure or 'no answer'}); BROWSER_PATH names another") from failure
     atexit.register(lambda: asyncio.run_coroutine_threadsafe(browser.close(), loop).result(10))
     return browser, loop
