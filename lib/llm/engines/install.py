@@ -192,8 +192,8 @@ def _build(plan: _Plan, say: Say) -> None:
         _compile(plan, say)
     if "uninstall" in pin:
         plan.run(python, "-m", "pip", "uninstall", "--yes", *pin["uninstall"], what="removing what clashes", say=say)
-    for wanted, there in pin.get("alias", {}).items():
-        _alias(root, wanted, there)
+    if "alias" in pin:
+        _alias(root, **pin["alias"])
     program, *arguments = pin["smoke"]
     said = plan.run(root / program, *arguments, what="smoke call", say=say, cwd=root, timeout_s=180)
     if pin["says"] not in "\n".join(said):
@@ -229,12 +229,14 @@ def _compile(plan: _Plan, say: Say) -> None:
     shutil.rmtree(work)
 
 
-def _alias(root: Path, wanted: str, there: str) -> None:
-    """A second name for an installed distribution: its metadata once more, under the name that other code asks for."""
-    metadata = next(root.glob(f"lib/python3*/site-packages/{there.replace('-', '_')}-*.dist-info")) / "METADATA"
-    twin = metadata.parent.with_name(metadata.parent.name.replace(there.replace("-", "_"), wanted, 1))
+def _alias(root: Path, *, of: str, name: str, version: str) -> None:
+    """The metadata of distribution `of` once more, as `name` and `version`."""
+    metadata = next(root.glob(f"lib/python3*/site-packages/{of.replace('-', '_')}-*.dist-info")) / "METADATA"
+    twin = metadata.parent.with_name(f"{name}-{version}.dist-info")
     twin.mkdir()
-    (twin / "METADATA").write_text(re.sub(r"^Name: .*$", f"Name: {wanted}", metadata.read_text(), count=1, flags=re.M))
+    head = {"Name": name, "Version": version}
+    (twin / "METADATA").write_text(re.sub(r"^(Name|Version): .*$", lambda line: f"{line[1]}: {head[line[1]]}", metadata.read_text(),
+                                          flags=re.M))
 
 
 def _packages(root: Path) -> list[str]:
