@@ -1,8 +1,8 @@
 """How a finding looks: one template, one colour per engine, and figures that say what was found.
 
 A figure's title is its takeaway; its spread is drawn, not only its middle. It is shown live and, for pages that run no
-scripts, as a PNG; both are kept as files under `folder()`. Refuses a claim that quotes what nobody measured, and a figure
-whose slug does not name its notebook.
+scripts, as a PNG; both are kept as files under `folder()`. Refuses a claim that quotes what nobody measured, and
+a figure whose slug does not name its notebook.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PRINT_LIMIT_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How a thing is drawn everywhere: a colour that colour-blind readers tell apart, a symbol for print without colour."""
+    """How a thing is drawn everywhere: a colour that colour-blind readers tell apart, a symbol for grey print."""
 
     colour: str
     symbol: str
@@ -97,7 +97,7 @@ def folder() -> Path:
 def show(fig: go.Figure, slug: str, takeaway: str, *, width: int = 900, height: int = 460) -> None:
     """Display `fig` live and as PNG (`width` × `height` px), titled with what it found, and keep both as files.
 
-    `slug` is "<notebook>--<figure>", as in "10_llm_latency--ttft". Without a browser there is no PNG, and a line says so.
+    `slug` is "<notebook>--<figure>", as in "10_llm_latency--ttft". Without a browser there is no PNG; a line says so.
     """
     if not re.fullmatch(r"\d\d_[a-z0-9_]+--[a-z0-9_-]+", slug):
         raise ValueError(f"a figure is named <notebook>--<figure>, for instance 10_llm_latency--ttft; {slug!r} is not")
@@ -136,12 +136,13 @@ def title(fig: go.Figure, takeaway: str, *, width: int, height: int) -> go.Figur
     copy = go.Figure(fig)
     named = sum(bool(trace.name) and trace.showlegend is not False for trace in copy.data)
     copy.update_layout(template=template(), height=height, showlegend=bool(named))
-    copy.update_layout(margin_t=30 + 24 * len(lines) + (26 if named else 0), title_y=1 - 14 / height)
+    top = 14 if len(lines) == 1 else 30  # px; plotly sets the first of several lines 14 px higher than an only one
+    copy.update_layout(margin_t=30 + 24 * len(lines) + (26 if named else 0), title_y=1 - top / height)
     return copy.update_layout(title_text="<br>".join(html.escape(line, quote=False) for line in lines))
 
 
 def wrapped(text: str, *, columns: int) -> list[str]:
-    """`text` in lines of `columns` columns: a Chinese character takes two and may end a line, a Latin word stays whole."""
+    """`text` in lines of `columns` columns: a Chinese character takes two and may end a line, a word stays whole."""
 
     def cells(piece: str) -> int:
         return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in piece)
@@ -158,7 +159,7 @@ def wrapped(text: str, *, columns: int) -> list[str]:
 def interval_dots(
     frame: pd.DataFrame, x: str, y: str, lo: str, hi: str, by: str, *, x_title: str = "", y_title: str = ""
 ) -> go.Figure:
-    """Medians `y` over `x` with their intervals `lo`–`hi`, a series for each value of `by`; categories on `x` are not joined.
+    """Medians `y` over `x` with their intervals `lo`–`hi`, a series for each `by`; categories on `x` are not joined.
 
     A missing `y` is a gap, and a series without any `y` stays in the legend as "not measured".
     """
