@@ -1,0 +1,130 @@
+"""The null server: a model that thinks nothing, exactly on time, and so shows what the client itself adds.
+
+Its source is C (`null_server.c`, which also says which faults it plants); it is compiled once a machine. It ends with
+the process that started it. Refuses to guess where there is no compiler: then there is a reason, no calibration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.home import cache
+
+NAME = "null"
+SOURCE = Path(__file__).with_name("null_server.c")
+FLAGS = ("-O2", "-std=c11", "-Wall", "-Wextra")
+
+
+class BuildFailed(RuntimeError):
+    """The compiler refused the null server; the message holds what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What the server is told to do: the values that a faultless client would report."""
+
+    ttft_s: float = 0.050
+    tpot_s: float = 0.010
+    tokens_per_event: int = 1
+    role_first: bool = False
+    spin_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One request as the server saw it: ns of the monotonic clock, the same that Python's `perf_counter_ns` reads."""
+
+    id: str
+    complete: bool
+    per_event: int
+    recv_ns: int
+    sent_ns: tuple[int, ...]
+
+    def late_s(self, truth: Truth) -> tuple[float, ...]:
+        """How long after its due time each full event was handed to the kernel: the server's own share of any error."""
+        first, step = truth.ttft_s * 1e9, truth.tpot_s * self.per_event * 1e9
+        return tuple((sent - self.recv_ns - first - i * step) / 1e9 for i, sent in enumerate(self.sent_ns))
+
+
+def available() -> str | None:
+    """None when it can run here, else the reason that the reader will see in the row."""
+    if os.uname().sysname != "Linux":
+        return "the null server needs Linux (epoll)"
+    return None if _compiler() or _binary().exists() else "the null server needs a C compiler (cc); apt install gcc"
+
+
+def build() -> Path:
+    """The compiled server, from the cache where this very source was compiled before. Raises BuildFailed."""
+    if (binary := _binary()).exists():
+        return binary
+    if (compiler := _compiler()) is None:
+        raise BuildFailed(available())
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=binary.parent) as half:
+        target = Path(half) / binary.name
+        done = subprocess.run([compiler, *FLAGS, "-o", target, SOURCE], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BuildFailed(f"{SOURCE.name} did not compile:\n{done.stderr[-2000:]}")
+        target.replace(binary)  # whole or not at all, also when two processes build at once
+    return binary
+
+
+def command(truth: Truth, port: int) -> list[str]:
+    """Arguments that serve `truth` on 127.0.0.1:`port` (0: a free one, told on standard output). Raises BuildFailed."""
+    return [str(build()), "--port", str(port),
+            "--ttft-ms", repr(truth.ttft_s * 1e3), "--tpot-ms", repr(truth.tpot_s * 1e3), "--tokens-per-event", str(truth.tokens_per_event),
+            "--first-event", "role" if truth.role_first else "token", "--spin-us", repr(truth.spin_s * 1e6)]
+
+
+@contextmanager
+def serving(truth: Truth) -> Iterator[int]:
+    """The port of a null server that runs inside the block. Raises BuildFailed, or RuntimeError when it does not listen."""
+    server = subprocess.Popen(command(truth, 0), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              start_new_session=True)
+    assert server.stdout is not None
+    assert server.stderr is not None
+    try:
+        told = server.stdout.readline()
+        if not told.startswith("listening on "):
+            raise RuntimeError(f"the null server did not start: {server.stderr.read().strip()}")
+        yield int(told.rpartition(" ")[2])
+    finally:
+        server.terminate()
+        server.wait()
+        server.stdout.close()
+        server.stderr.close()
+
+
+def stamps(port: int) -> list[Served]:
+    """What the server did since it was last asked, in order of completion. Raises RuntimeError when it lacked room."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/stamps", timeout=60) as answer:
+        *lines, end = answer.read().splitlines()
+    if lost := json.loads(end)["requests_without_stamps"]:
+        raise RuntimeError(f"the null server had no room for the stamps of {lost} requests; fetch them more often")
+    rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    return [Served(row["id"], row["complete"], row["per_event"], row["recv_ns"], tuple(row["sent_ns"])) for row in rows]
+
+
+def counters(exposition: str) -> dict[str, float]:
+    """What the server counted itself, in the project's vocabulary."""
+    rows = (line.split() for line in exposition.splitlines() if line.startswith("null:"))
+    return {name.removeprefix("null:").removesuffix("_total"): float(value) for name, value in rows}
+
+
+def _compiler() -> str | None:
+    return shutil.which("cc") or shutil.which("gcc")
+
+
+def _binary() -> Path:
+    return cache() / "null-server" / hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:16] / "null-server"
