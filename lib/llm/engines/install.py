@@ -9,7 +9,6 @@ that fails: that engine is `Missing` with its reason, and the others go on.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -20,14 +19,12 @@ import sys
 import tarfile
 import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from lib import child, home
+from lib import child, home, lock
 from lib.child import Failed, Say
 
 PINS = home.ROOT / "engines.toml"
@@ -47,7 +44,7 @@ class Install:
     def tool(self, name: str) -> Path:
         """The engine's program `name`. Raises FileNotFoundError with what to do."""
         if not (path := self.root / "bin" / name).exists():
-            raise FileNotFoundError(f"{self.name} has no {name} in {path.parent}; delete {self.root} and run ./run_all.sh again")
+            raise FileNotFoundError(f"{self.name} has no {path}; delete {self.root} and run ./run_all.sh again")
         return path
 
 
@@ -77,6 +74,11 @@ def names() -> list[str]:
     return list(_table())
 
 
+def pinned(name: str) -> str:
+    """The version that engines.toml pins for `name`."""
+    return str(_table()[name]["version"])
+
+
 def find(name: str) -> Install | Missing:
     """The engine if it is ready, else why not. Instant: nothing is built. Raises KeyError for a name that is not in engines.toml."""
     plan = _plan(name)
@@ -94,8 +96,7 @@ def provision(name: str, *, say: Say = print) -> Install | Missing:
     """The engine, built first where needed; a build that failed before is tried again. Only one process builds at a time."""
     if not isinstance(found := find(name), Missing) or isinstance(plan := _plan(name), Missing):
         return found
-    plan.root.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(plan.beside("lock"), say=lambda: say(f"{plan.pin['title']}: another process builds it, waiting")):
+    with lock.held(plan.beside("lock"), say=say, what=plan.pin["title"]):
         if isinstance(found := find(name), Install):
             return found
         say(f"{plan.pin['title']} {plan.pin['version']}: building for {plan.platform}, once for this machine; log: {plan.log}")
@@ -230,13 +231,11 @@ def _compile(plan: _Plan, say: Say) -> None:
 
 
 def _alias(root: Path, *, of: str, name: str, version: str) -> None:
-    """The metadata of distribution `of` once more, as `name` and `version`."""
-    metadata = next(root.glob(f"lib/python3*/site-packages/{of.replace('-', '_')}-*.dist-info")) / "METADATA"
-    twin = metadata.parent.with_name(f"{name}-{version}.dist-info")
+    """Metadata beside those of distribution `of`, as `name` and `version`."""
+    metadata = next(root.glob(f"lib/python3*/site-packages/{of.replace('-', '_')}-*.dist-info"))
+    twin = metadata.with_name(f"{name}-{version}.dist-info")
     twin.mkdir()
-    head = {"Name": name, "Version": version}
-    (twin / "METADATA").write_text(re.sub(r"^(Name|Version): .*$", lambda line: f"{line[1]}: {head[line[1]]}", metadata.read_text(),
-                                          flags=re.M))
+    (twin / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
 
 def _packages(root: Path) -> list[str]:
@@ -250,18 +249,6 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     beside = path.with_suffix(".part")
     beside.write_text(json.dumps(content, indent=1))
     beside.replace(path)
-
-
-@contextmanager
-def _alone(lock: Path, *, say: Any) -> Iterator[None]:
-    """Hold `lock` against other processes; the kernel frees it when we die."""
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":
