@@ -82,14 +82,14 @@ def build() -> Path:
 
 def command(truth: Truth, port: int) -> list[str]:
     """Arguments that serve `truth` on 127.0.0.1:`port` (0: a free one, told on standard output). Raises BuildFailed."""
-    return [str(build()), "--port", str(port),
-            "--ttft-ms", repr(truth.ttft_s * 1e3), "--tpot-ms", repr(truth.tpot_s * 1e3), "--tokens-per-event", str(truth.tokens_per_event),
-            "--first-event", "role" if truth.role_first else "token", "--spin-us", repr(truth.spin_s * 1e6)]
+    said = {"port": port, "ttft-ms": truth.ttft_s * 1e3, "tpot-ms": truth.tpot_s * 1e3, "spin-us": truth.spin_s * 1e6,
+            "tokens-per-event": truth.tokens_per_event, "first-event": "role" if truth.role_first else "token"}
+    return [str(build()), *(part for name, value in said.items() for part in (f"--{name}", str(value)))]
 
 
 @contextmanager
 def serving(truth: Truth) -> Iterator[int]:
-    """The port of a null server that runs inside the block. Raises BuildFailed, or RuntimeError when it does not listen."""
+    """The port of a null server that runs inside the block. Raises BuildFailed, RuntimeError when it does not listen."""
     server = subprocess.Popen(command(truth, 0), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               start_new_session=True)
     assert server.stdout is not None
@@ -127,4 +127,5 @@ def _compiler() -> str | None:
 
 
 def _binary() -> Path:
-    return cache() / "null-server" / hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:16] / "null-server"
+    key = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:16]
+    return cache() / "null-server" / key / "null-server"

@@ -218,11 +218,12 @@ static void flush(Connection *c) {
 /* ---- answers ---- */
 
 static void respond(Connection *c, int status, const char *type, const char *body, size_t len) {
-    char head[256];
-    int n = snprintf(head, sizeof head, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%s\r\n", status,
+    char *answer = checked(malloc(len + 256)); /* head and body in one write, so that they arrive together */
+    int n = snprintf(answer, 256, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%s\r\n", status,
                      status < 400 ? "OK" : "Refused", type, len, c->close_after ? "Connection: close\r\n" : "");
-    put(c, head, (size_t)n, SIZE_MAX);
-    put(c, body, len, SIZE_MAX);
+    memcpy(answer + n, body, len);
+    put(c, answer, (size_t)n + len, SIZE_MAX);
+    free(answer);
     if (c->fd >= 0 && c->out_at == c->out_len) after_flush(c);
 }
 
