@@ -113,10 +113,11 @@ def test_usage_is_told_only_when_asked_for(port: int) -> None:
 
 
 def test_cut_events_arrive_in_two_reads_and_break_a_character(port: int) -> None:
-    reads = talk(port, ask(user="cut-utf8"))
-    broken = [read for read in reads if b"\xe6" in read and b"\xe6\x97\xa5" not in read]
-    assert len(broken) == 3
-    assert all(read.endswith(b"\xe6") for read in broken)
+    reads = talk(port, ask(user="cut-utf8", max_tokens=10))
+    broken = [read for read in reads if read.endswith(b"\xe6")]
+    mended = [read for read in reads if read.startswith(b"\x97\xa5")]
+    assert broken  # not all ten: a reader that the machine held up finds both halves at once
+    assert len(broken) == len(mended)
 
 
 def test_glued_events_leave_in_one_write(port: int) -> None:
@@ -296,7 +297,8 @@ def test_ends_with_sigterm_and_status_0() -> None:
 
 
 def test_ends_with_the_process_that_started_it() -> None:
-    start = f"import subprocess as s, time; print(s.Popen({null.command(TRUTH, 0)!r}).pid, flush=True); time.sleep(60)"
+    start = f"import os, subprocess as s, time; p = s.Popen({null.command(TRUTH, 0)!r}); os.write(1, b'%d\\n' % p.pid)"
+    start += "; time.sleep(60)"
     parent = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     said = sorted(parent.stdout.readline().decode() for _ in range(2))  # the server shares its output

@@ -89,7 +89,7 @@ def command(truth: Truth, port: int) -> list[str]:
 
 @contextmanager
 def serving(truth: Truth) -> Iterator[int]:
-    """The port of a null server that runs inside the block. Raises BuildFailed, RuntimeError when it does not listen."""
+    """The port of a null server that runs inside the block. Raises BuildFailed, RuntimeError if it does not listen."""
     server = subprocess.Popen(command(truth, 0), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               start_new_session=True)
     assert server.stdout is not None

@@ -10,7 +10,7 @@
  * ends with SIGTERM or with the process that started it.
  *
  * The field "user" of a request plants a fault, so that tests can see what a client makes of it:
- *   cut-utf8            every event leaves in two writes, 1 ms apart, cut inside a UTF-8 character
+ *   cut-utf8            every event leaves in two writes, 5 ms apart, cut inside a UTF-8 character
  *   glue                events leave in pairs, two in one write, when the second is due
  *   drop:n              the connection is closed when event n (from 0) is due
  *   error-event:n       an error event under status 200 takes the place of event n, then the stream ends
@@ -48,7 +48,7 @@ enum {
     HEAD_MAX = 16 << 10, BODY_MAX = 1 << 20, CONNECTIONS_MAX = 4096, TOKENS_MAX = 1 << 16, PER_EVENT_MAX = 64,
     ID_MAX = 128, STAMPS_MAX = 4 << 20, BACKLOG_MAX = 8 << 20, JSON_DEPTH_MAX = 32, EVENT_MAX = 2048,
 };
-static const uint64_t MS = 1000000, LINGER_NS = 1000000000;
+static const uint64_t CUT_NS = 5000000, LINGER_NS = 1000000000;
 
 typedef enum { NONE, CUT, GLUE, DROP, ERROR_EVENT, NO_USAGE, USAGE_LAST, SHORT, STATUS, ROLE_FIRST, PER_EVENT, HANG } Fault;
 static const struct { const char *name; Fault fault; bool counted; } FAULTS[] = {
@@ -345,7 +345,7 @@ static void emit_cut(Connection *c, char *buffer, char *at) {
     char *middle = (char *)memchr(event, 0xe6, (size_t)(end - event)) + 1;
     memcpy(c->half, middle, c->half_len = (size_t)(end - middle));
     put(c, buffer, (size_t)(middle - buffer), BACKLOG_MAX);
-    if (c->fd >= 0) schedule(c, now_ns() + MS);
+    if (c->fd >= 0) schedule(c, now_ns() + CUT_NS);
 }
 
 static void emit(Connection *c) { /* called when something is due on this connection, never before */
