@@ -33,6 +33,7 @@ from lib import home
 # Latin and Traditional Chinese on macOS, Windows and Linux; "Noto Sans CJK TC" is what fonts-noto-cjk installs.
 FONT = '-apple-system, "Segoe UI", "Noto Sans CJK TC", "PingFang TC", "Microsoft JhengHei", system-ui, sans-serif'
 INK, QUIET, GRID, PAPER = "#1f2933", "#5b6673", "#e6e9ed", "#ffffff"
+LINE = "#c3c9d0"
 NOT_MEASURED = "not measured"
 SCALE = 2  # pixels of the PNG per figure pixel: sharp on dense screens
 PRINT_LIMIT_S = 60
@@ -60,6 +61,12 @@ OTHERS = (
     Mark("#5f6caf", "diamond"),
     Mark("#a4513a", "triangle-up"),
 )
+# What a page with a dark background draws instead of each colour above.
+DARK = {
+    INK: "#e4e8ee", QUIET: "#9aa5b3", GRID: "#262d37", LINE: "#414b58", PAPER: "rgba(0,0,0,0)",
+    "#0072b2": "#58aee8", "#d55e00": "#f08a4b", "#009e73": "#35c79c", "#b0539a": "#d88bc6", "#7d8793": "#9aa5b3",
+    "#3b8fc7": "#6db8ec", "#c98a00": "#e5b04a", "#5f6caf": "#98a4e6", "#a4513a": "#dd8f79",
+}  # fmt: skip
 DASHES, OPEN = ("solid", "dot", "dash", "longdash"), ("", "-open", "-dot", "-open-dot")
 
 
@@ -69,7 +76,7 @@ class NotMeasured(ValueError):
 
 def template() -> go.layout.Template:
     """The one look: white paper, faint horizontal lines, the finding at the top left, the legend under it."""
-    axis = {"gridcolor": GRID, "linecolor": "#c3c9d0", "tickcolor": "#c3c9d0", "zeroline": False, "automargin": True,
+    axis = {"gridcolor": GRID, "linecolor": LINE, "tickcolor": LINE, "zeroline": False, "automargin": True,
             "title": {"font": {"size": 14, "color": QUIET}, "standoff": 10}, "tickfont": {"size": 13, "color": QUIET}}
     return go.layout.Template(layout={
         "font": {"family": FONT, "size": 14, "color": INK}, "paper_bgcolor": PAPER, "plot_bgcolor": PAPER,
