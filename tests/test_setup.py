@@ -50,7 +50,10 @@ def call(tmp_path: Path, *arguments: str, **env: str) -> subprocess.CompletedPro
     return subprocess.run(
         ["/bin/bash", ROOT / "run_all.sh", *arguments],
         env={"PATH": path, "HOME": str(tmp_path), "INFERENCE_CACHE": str(tmp_path / "cache"), "NO_SYSTEM": "1", **env},
-        capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
     )
 
 

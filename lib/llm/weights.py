@@ -21,12 +21,12 @@ from pathlib import Path
 
 from lib import child, fetch, home, lock
 from lib.child import Say
+from lib.llm import forms
 from lib.llm.engines import install
 
 RECIPE = 1  # raise it when what is made here changes
+READ = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]  # what is fetched from a hub: nothing that can run
 QUANTS = ("q8_0", "q4_0", "q4_k_m")
-PROMPT, ANSWER = "The capital of France is", "Paris"
-SAMPLES = (PROMPT, "Größe: 3 µm – naïve café, 42 %", "你好，世界！\n\tdef f(x): return x ** 2", "<|im_start|>user\nHi<|im_end|>\n")
 
 
 class NotReady(Exception):
@@ -35,7 +35,7 @@ class NotReady(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One model in all its forms: `hf` is a directory (bf16 safetensors, tokenizer, config), `gguf` files by precision."""
+    """One model in all its forms: `hf` a directory (bf16 safetensors, tokenizer, config), `gguf` files by precision."""
 
     name: str
     hf: Path
@@ -45,21 +45,22 @@ class Family:
 
 
 def family(name: str = "smollm2-135m") -> Family:
-    """The prepared family `name`. Instant; raises NotReady with what to do, fetch.Refused for an unknown name."""
+    """The prepared family `name`, at once. Raises NotReady with what to do, fetch.Refused for an unknown name."""
     source = _source(name)
     root = _root(name, source.member_sha256)
     if not (root / "ok.json").exists():
         raise NotReady(f"the weights of {name} are not prepared on this machine yet; ./run_all.sh prepares them")
-    return _family(root, name, parent=f"{Path(source.member).name} ({source.package} {source.version})", licence=source.licence)
+    parent = f"{Path(source.member).name} ({source.package} {source.version})"
+    return _family(root, name, parent=parent, licence=source.licence)
 
 
 def prepare(name: str = "smollm2-135m", *, say: Say = print) -> Family:
-    """The family `name`, fetched, expanded, converted and proven where that is still to be done. Raises NotReady or Refused."""
+    """The family `name`: fetched, expanded, converted, proven where that is still to do. Raises NotReady, Refused."""
     source = _source(name)
     root = _root(name, source.member_sha256)
     if not (root / "ok.json").exists():
         parent = fetch.fetch(name, say=say)
-        _make(root, name, say=say, parent=parent, quants=QUANTS, answer=ANSWER)
+        _make(root, name, say=say, parent=parent, quants=QUANTS, answer=forms.ANSWER)
     return family(name)
 
 
@@ -70,7 +71,7 @@ def local(path: Path, *, say: Say = print, quants: Sequence[str] = QUANTS) -> Fa
     """
     if path.is_dir():
         if not (path / "config.json").exists() or not any(path.glob("*.safetensors")):
-            raise NotReady(f"{path} is no model this can read: it needs config.json and *.safetensors (pickled weights are refused)")
+            raise NotReady(f"{path} has no config.json or no *.safetensors (pickled weights are refused)")
         files = sorted([*path.glob("*.safetensors"), *path.glob("*.json")])
     elif path.suffix == ".gguf" and path.exists():
         files = [path]
@@ -90,62 +91,18 @@ def named(model: str, *, say: Say = print) -> Family:
     if Path(model).expanduser().exists():
         return local(Path(model).expanduser(), say=say)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        raise NotReady(f"no model {model!r}: neither a path here, nor OWNER/NAME of a hub, nor one of {', '.join(fetch.sources())}")
+        raise NotReady(f"no model {model!r}: no path here, no hub's OWNER/NAME, none of {', '.join(fetch.sources())}")
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     say(f"{model}: fetching safetensors, tokenizer and config from the hub")
     try:
-        got = huggingface_hub.snapshot_download(model, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"])
+        got = huggingface_hub.snapshot_download(model, allow_patterns=READ)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise NotReady(f"{model} could not be fetched: {str(error).splitlines()[0]}; give a local path to --model") from error
+        raise NotReady(
+            f"{model} could not be fetched: {str(error).splitlines()[0]}; give a local path to --model"
+        ) from error
     return local(Path(got), say=say)
-
-
-def expand(parent: Path, to: Path) -> None:
-    """A GGUF file as bf16 safetensors with tokenizer and config in directory `to`.
-
-    transformers keeps a mark of the GGUF in the config and refuses to save such a model, so a fresh one takes its weights.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    read = AutoModelForCausalLM.from_pretrained(parent.parent, gguf_file=parent.name, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(parent.parent, gguf_file=parent.name)
-    config = read.config
-    del config.quantization_config
-    config.bos_token_id, config.eos_token_id, config.pad_token_id = (
-        tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
-    fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    fresh.load_state_dict(read.state_dict())
-    fresh.tie_weights()
-    fresh.to(torch.bfloat16).save_pretrained(to)
-    tokenizer.model_max_length = config.max_position_embeddings
-    tokenizer.save_pretrained(to)
-
-
-def speak(hf: Path) -> None:
-    """Print, as JSON, the samples' token ids and the greedy continuation of PROMPT by the safetensors in `hf`."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(hf)
-    model = AutoModelForCausalLM.from_pretrained(hf, dtype=torch.bfloat16)
-    prompt = tokenizer(PROMPT, return_tensors="pt", add_special_tokens=False)
-    said = model.generate(**prompt, max_new_tokens=8, do_sample=False)[0, prompt["input_ids"].shape[1]:]
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in SAMPLES]
-    print(json.dumps({"ids": ids, "says": tokenizer.decode(said)}))
-
-
-# The same by llama.cpp's binding, which lives in an environment of its own and gets samples and paths as arguments.
-SPEAK_GGUF = """
-import json, llama_cpp, sys
-path, samples = sys.argv[1], json.loads(sys.argv[2])
-model = llama_cpp.Llama(path, n_ctx=256, verbose=False)
-ids = [model.tokenize(text.encode(), add_bos=False, special=True) for text in samples]
-says = model.create_completion(ids[0], max_tokens=8, temperature=0)["choices"][0]["text"]
-print(json.dumps({"ids": ids, "says": says}))
-"""
 
 
 def _source(name: str) -> fetch.Source:
@@ -193,26 +150,28 @@ def _make(
             run(*command, what=target.name)
             (part / target.name).rename(target)
 
-    python, here = sys.executable, "import sys; from pathlib import Path; from lib.llm.weights import expand, speak; "
+    quantize, convert = llamacpp.tool("llama-quantize"), llamacpp.root / "convert_hf_to_gguf.py"
+    form = (sys.executable, "-m", "lib.llm.forms")
     try:
         with lock.held(root / "lock", say=say, what=name):
-            if hf is not None and not (root / "hf").exists():
-                (root / "hf").symlink_to(hf.resolve())
             if parent is not None:
-                made(root / "hf", python, "-c", here + "expand(Path(sys.argv[1]), Path(sys.argv[2]))", parent, part / "hf")
-            made(root / "f16.gguf", python, llamacpp.root / "convert_hf_to_gguf.py", root / "hf", "--outtype", "f16",
-                 "--outfile", part / "f16.gguf")
+                made(root / "hf", *form, "expand", parent, part / "hf")
+            elif hf is not None and not (root / "hf").exists():
+                (root / "hf").symlink_to(hf.resolve())
+            f16 = root / "f16.gguf"
+            made(f16, sys.executable, convert, root / "hf", "--outtype", "f16", "--outfile", part / f16.name)
             for kind in quants:
-                made(root / f"{kind}.gguf", llamacpp.tool("llama-quantize"), root / "f16.gguf", part / f"{kind}.gguf", kind.upper())
+                made(root / f"{kind}.gguf", quantize, f16, part / f"{kind}.gguf", kind.upper())
             kinds = ["f16", *quants]
             if parent is not None and (found := _kind(parent)) not in kinds:
                 (root / f"{found}.gguf").unlink(missing_ok=True)
                 (root / f"{found}.gguf").symlink_to(parent.resolve())
                 kinds.append(found)
-            told = [json.loads(run(*command, what="proof")[-1]) for command in (
-                [python, "-c", here + "speak(Path(sys.argv[1]))", root / "hf"],
-                [llamacpp.tool("python"), "-c", SPEAK_GGUF, root / "f16.gguf", json.dumps(SAMPLES)])]
-            if flaw := flawed(*told, answer=answer):
+            say(f"{name}: proving that safetensors and GGUF are one model")
+            ours = run(*form, "speak", root / "hf", what="proof")
+            theirs = run(llamacpp.tool("python"), "-c", forms.SPEAK_GGUF, f16, json.dumps(forms.SAMPLES), what="proof")
+            told = [json.loads(said[-1]) for said in (ours, theirs)]
+            if flaw := forms.flawed(*told, answer=answer):
                 raise NotReady(f"{name}: {flaw}; see {log}")
             shutil.rmtree(part, ignore_errors=True)
             (root / "ok.part").write_text(json.dumps({"gguf": kinds, "says": [form["says"] for form in told]}))
@@ -222,16 +181,6 @@ def _make(
     except OSError as error:
         raise NotReady(f"{name}: {error.strerror or error}; make room or set INFERENCE_CACHE") from error
     say(f"{name}: ready in {', '.join(['bf16', *kinds])}")
-
-
-def flawed(hf: dict[str, object], gguf: dict[str, object], *, answer: str | None) -> str | None:
-    """Why two forms of a family are not one model, or None. Each is what `speak` prints."""
-    if hf["ids"] != gguf["ids"]:
-        return "the tokenizers of the safetensors and the GGUF split the same text differently"
-    for form, told in (("bf16", hf), ("f16.gguf", gguf)):
-        if answer is not None and answer not in str(told["says"]):
-            return f"{form} continues {PROMPT!r} with {told['says']!r}, not with {answer}"
-    return None
 
 
 def _kind(gguf: Path) -> str:

@@ -1,8 +1,8 @@
 """Engines from pins to proof: engines.toml says what each one is made of, here it is built, tried and found again.
 
-An engine lives in one directory below the cache, keyed by its pins, the platform and Python's version, and counts as there
-only once `ok.json` lies in it, which is written last, after the engine answered a smoke call. Refuses to raise for a build
-that fails: that engine is `Missing` with its reason, and the others go on.
+An engine lives in one directory below the cache, keyed by its pins, the platform and Python's version, and counts as
+there only once `ok.json` lies in it, which is written last, after the engine answered a smoke call. Refuses to raise
+for a build that fails: that engine is `Missing` with its reason, and the others go on.
 
     python -m lib.llm.engines.install [NAME …]
 """
@@ -11,25 +11,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
-import tarfile
 import time
 import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from lib import child, home, lock
+from lib import home, lock
 from lib.child import Failed, Say
+from lib.llm.engines import build
+from lib.llm.engines.build import Pin, Plan, Platform
 
 PINS = home.ROOT / "engines.toml"
-Platform = Literal["cpu", "cuda"]
-Pin = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +47,15 @@ class Install:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """An engine that cannot be used here. `reason` is one sentence for a row, `tail` the last lines of a failed build."""
+    """An engine that cannot be used here: `reason` is one sentence for a row, `tail` a failed build's last lines."""
 
     name: str
     reason: str
     tail: tuple[str, ...] = ()
+
+
+class UnknownEngine(Exception):
+    """A name that engines.toml does not have; the message lists those it has."""
 
 
 @cache
@@ -80,7 +81,7 @@ def pinned(name: str) -> str:
 
 
 def find(name: str) -> Install | Missing:
-    """The engine if it is ready, else why not. Instant: nothing is built. Raises KeyError for a name that is not in engines.toml."""
+    """The engine if it is ready, else why not. Instant: nothing is built. Raises UnknownEngine."""
     plan = _plan(name)
     if isinstance(plan, Missing):
         return plan
@@ -93,52 +94,38 @@ def find(name: str) -> Install | Missing:
 
 
 def provision(name: str, *, say: Say = print) -> Install | Missing:
-    """The engine, built first where needed; a build that failed before is tried again. Only one process builds at a time."""
+    """The engine, built first where needed; a build that failed before is tried again. One process builds at a time."""
     if not isinstance(found := find(name), Missing) or isinstance(plan := _plan(name), Missing):
         return found
     with lock.held(plan.beside("lock"), say=say, what=plan.pin["title"]):
         if isinstance(found := find(name), Install):
             return found
-        say(f"{plan.pin['title']} {plan.pin['version']}: building for {plan.platform}, once for this machine; log: {plan.log}")
+        title, which = plan.pin["title"], f"{plan.pin['version']} for {plan.platform}"
+        say(f"{title} {which}: building, once for this machine; log: {plan.log}")
         began_s = time.monotonic()
         plan.failure.unlink(missing_ok=True)
         plan.log.unlink(missing_ok=True)
         shutil.rmtree(plan.root, ignore_errors=True)  # what a killed build left
         try:
-            _build(plan, say)
+            build.build(plan, say)
         except (Failed, OSError) as error:
             failed = error if isinstance(error, Failed) else Failed(plan.pin["title"], error.strerror or str(error))
             shutil.rmtree(plan.root, ignore_errors=True)
             _write(plan.failure, {"reason": str(failed), "tail": failed.tail})
             say("\n  ".join([str(failed), *failed.tail]))
             return Missing(name, str(failed), failed.tail)
-        _write(plan.root / "ok.json", {"name": name, "platform": plan.platform, "version": plan.pin["version"],
-                                       "packages": _packages(plan.root), "build_s": round(time.monotonic() - began_s, 1)})
+        _write(
+            plan.root / "ok.json",
+            {
+                "name": name,
+                "platform": plan.platform,
+                "version": plan.pin["version"],
+                "packages": _packages(plan.root),
+                "build_s": round(time.monotonic() - began_s, 1),
+            },
+        )
     say(f"{plan.pin['title']}: ready after {time.monotonic() - began_s:.0f} s")
     return find(name)
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What will be built, and where."""
-
-    pin: Pin
-    platform: Platform
-    root: Path
-
-    def beside(self, suffix: str) -> Path:
-        return self.root.with_name(f"{self.root.name}.{suffix}")
-
-    @property
-    def log(self) -> Path:
-        return self.beside("log")
-
-    @property
-    def failure(self) -> Path:
-        return self.beside("failed.json")
-
-    def run(self, *command: str | Path, what: str, say: Say, **more: Any) -> tuple[str, ...]:
-        return child.run(command, what=f"{self.pin['title']}, {what}", log=self.log, say=say, **more)
 
 
 @cache
@@ -146,10 +133,10 @@ def _table() -> dict[str, Pin]:
     return tomllib.loads(PINS.read_text())
 
 
-def _plan(name: str) -> _Plan | Missing:
+def _plan(name: str) -> Plan | Missing:
     """What `name` is made of here, or why it cannot be."""
     if name not in _table():
-        raise KeyError(f"no engine {name!r} in {PINS.name}; there are: {', '.join(names())}")
+        raise UnknownEngine(f"no engine {name!r} in {PINS.name}; there are: {', '.join(names())}")
     pin, where = _table()[name], platform()
     if where not in pin:
         return Missing(name, f"{pin['title']} needs an NVIDIA GPU")
@@ -159,8 +146,10 @@ def _plan(name: str) -> _Plan | Missing:
     pin = _merge({key: value for key, value in pin.items() if key not in ("cpu", "cuda")}, pin[where])
     root = home.cache() / "engines" / f"{name}-{where}-{_key(pin, where)}"
     if lacks and not (root / "ok.json").exists():
-        return Missing(name, f"{pin['title']} is not built: {lacks} is not on this machine; install it and run ./run_all.sh again")
-    return _Plan(pin, where, root)
+        return Missing(
+            name, f"{pin['title']} is not built: no {lacks} on this machine; install it, run ./run_all.sh again"
+        )
+    return Plan(pin, where, root)
 
 
 def _lacks(pin: Pin) -> str | None:
@@ -183,66 +172,10 @@ def _cpu_flags() -> str:
     return " ".join(sorted(found[1].split())) if found else ""
 
 
-def _build(plan: _Plan, say: Say) -> None:
-    """Everything that leads to a working root, in order. Raises Failed or OSError."""
-    pin, root, python = plan.pin, plan.root, plan.root / "bin" / "python"
-    plan.run(sys.executable, "-m", "venv", root, what="virtual environment", say=say)
-    index = ["--extra-index-url", pin["extra_index"]] if "extra_index" in pin else []
-    plan.run(python, "-m", "pip", "install", *index, *pin["pip"], what="packages", say=say)
-    if "sdist" in pin:
-        _compile(plan, say)
-    if "uninstall" in pin:
-        plan.run(python, "-m", "pip", "uninstall", "--yes", *pin["uninstall"], what="removing what clashes", say=say)
-    if "alias" in pin:
-        _alias(root, **pin["alias"])
-    program, *arguments = pin["smoke"]
-    said = plan.run(root / program, *arguments, what="smoke call", say=say, cwd=root, timeout_s=180)
-    if pin["says"] not in "\n".join(said):
-        raise Failed(f"{pin['title']}, smoke call", f"its answer lacks {pin['says']!r}", said)
-
-
-def _compile(plan: _Plan, say: Say) -> None:
-    """The sdist's tree compiled once: programs to bin/, libraries to lib/ where the Python binding finds them too."""
-    pin, root, work, cpus = plan.pin, plan.root, plan.root / "build", len(os.sched_getaffinity(0))
-    python, sdist = root / "bin" / "python", plan.pin["sdist"]
-    work.mkdir()
-    (work / "sdist.txt").write_text(f"{sdist['package']}=={pin['version']} --hash=sha256:{sdist['sha256']}\n")
-    plan.run(python, "-m", "pip", "download", "--require-hashes", "--no-deps", "--no-build-isolation", "--no-binary",
-             sdist["package"], "--dest", work, "--requirement", work / "sdist.txt", what="source", say=say)
-    with tarfile.open(work / sdist["file"]) as archive:  # pip has verified its sum
-        archive.extractall(work)
-    package = work / sdist["file"].removesuffix(".tar.gz")
-    flags = [f"-D{key}={value}" for key, value in pin["cmake"].items()]
-    cmake, out = root / "bin" / "cmake", work / "out"
-    plan.run(cmake, "-S", package / pin["tree"], "-B", out, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={root / 'bin' / 'ninja'}",
-             *flags, what="configuring", say=say)
-    plan.run(cmake, "--build", out, "--parallel", str(cpus), "--target", *pin["targets"], what="compiling", say=say)
-    for built in sorted((out / "bin").iterdir()):
-        shutil.move(built, root / ("lib" if ".so" in built.name else "bin") / built.name)
-    for kept in pin["keep"]:
-        shutil.move(package / pin["tree"] / kept, root / kept)
-    plan.run(python, "-m", "pip", "install", "--no-deps", "--no-build-isolation", package, what="Python binding", say=say,
-             env={"CMAKE_ARGS": "-DLLAMA_BUILD=OFF", "PATH": f"{root / 'bin'}:{os.environ['PATH']}"})
-    libraries = next(root.glob("lib/python3*/site-packages/llama_cpp")) / "lib"
-    libraries.mkdir(exist_ok=True)
-    for library in root.glob("lib/*.so*"):
-        (libraries / library.name).symlink_to(Path("../../../..") / library.name)
-    shutil.rmtree(work)
-
-
-def _alias(root: Path, *, of: str, name: str, version: str) -> None:
-    """Metadata beside those of distribution `of`, as `name` and `version`."""
-    metadata = next(root.glob(f"lib/python3*/site-packages/{of.replace('-', '_')}-*.dist-info"))
-    twin = metadata.with_name(f"{name}-{version}.dist-info")
-    twin.mkdir()
-    (twin / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-
-
 def _packages(root: Path) -> list[str]:
     """What is in the engine's environment, as name==version; for the record of a run."""
-    listed = subprocess.run([root / "bin" / "python", "-m", "pip", "list", "--format", "freeze"],
-                            capture_output=True, text=True, check=True)
-    return [line for line in listed.stdout.splitlines() if re.fullmatch(r"[\w.-]+==[\w.+!-]+", line)]
+    found = sorted(path.stem for path in root.glob("lib/python3*/site-packages/*.dist-info"))
+    return [name.replace("-", "==", 1) for name in found]
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
