@@ -31,6 +31,7 @@ import plotly.graph_objects as go
 from lib import home
 
 # Latin and Traditional Chinese on macOS, Windows and Linux; "Noto Sans CJK TC" is what fonts-noto-cjk installs.
+# A Chinese font sets "·" as wide as a character, so titles do better without it.
 FONT = '-apple-system, "Segoe UI", "Noto Sans CJK TC", "PingFang TC", "Microsoft JhengHei", system-ui, sans-serif'
 INK, QUIET, GRID, PAPER = "#1f2933", "#5b6673", "#e6e9ed", "#ffffff"
 LINE = "#c3c9d0"
@@ -215,9 +216,9 @@ def table_html(frame: pd.DataFrame, caption: str) -> str:
 
     right = [any(map(_is_number, frame[name].tolist())) for name in frame]
     head = row("th", zip((html.escape(str(name)) for name in frame), right, strict=True))
-    body = "".join(
-        row("td", zip(map(_cell, values), right, strict=True)) for values in frame.itertuples(index=False, name=None)
-    )
+    words = [any(isinstance(value, str) for value in frame[name]) for name in frame]  # there, nothing said is no gap
+    rows = frame.itertuples(index=False, name=None)
+    body = "".join(row("td", zip(map(_cell, values, words), right, strict=True)) for values in rows)
     return f"<table><caption>{html.escape(caption)}</caption><thead>{head}</thead><tbody>{body}</tbody></table>"
 
 
@@ -225,9 +226,9 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, among_words: bool) -> str:
     if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
-        return f"<em>{NOT_MEASURED}</em>"
+        return "–" if among_words else f"<em>{NOT_MEASURED}</em>"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     if isinstance(value, bool):

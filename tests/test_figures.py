@@ -15,7 +15,7 @@ import pytest
 
 from lib import figures
 
-needs_chromium = pytest.mark.skipif(not which("chromium"), reason="no chromium on this machine: pictures cannot be made")
+needs_chromium = pytest.mark.skipif(not which("chromium"), reason="no chromium on this machine: no pictures")
 SLUG = "10_llm_latency--ttft"
 
 
@@ -87,7 +87,8 @@ def test_the_users_figure_is_not_changed_by_showing_it():
 
 
 def test_a_title_is_text_not_markup():
-    assert figures.title(line(), "p < .05 & <b>", width=900, height=460).layout.title.text == "p &lt; .05 &amp; &lt;b&gt;"
+    titled = figures.title(line(), "p < .05 & <b>", width=900, height=460)
+    assert titled.layout.title.text == "p &lt; .05 &amp; &lt;b&gt;"
 
 
 def test_titles_wrap_between_words_and_between_chinese_characters():
@@ -141,6 +142,12 @@ def test_a_table_is_plain_html_that_survives_sanitising():
     assert "<caption>&lt;speed&gt;</caption>" in text
     assert '<td align="left">a&lt;b</td><td align="right">1,234</td><td align="right">3</td>' in text
     assert '<td align="right"><em>not measured</em></td><td align="right">12,000</td>' in text
+
+
+def test_nothing_to_say_is_a_dash_and_nothing_measured_is_said():
+    text = figures.table_html(pd.DataFrame({"why": ["no GPU", None], "tok/s": [None, 3.0]}), "x")
+    assert text.endswith('<td align="left">–</td><td align="right">3</td></tr></tbody></table>')
+    assert '<td align="left">no GPU</td><td align="right"><em>not measured</em></td>' in text
 
 
 def test_a_claim_is_a_quotation_marked_as_claim(shown):

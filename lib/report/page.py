@@ -27,6 +27,7 @@ from lib import figures, home
 
 HERE = Path(__file__).parent
 PLOTLY = "application/vnd.plotly.v1+json"
+LONG_CELL = 40  # characters; a longer cell may break its line
 TITLE = "Which inference stack, how fast, at what cost, and how do you know?"
 
 
@@ -106,6 +107,9 @@ def _page(path: Path) -> Page:
         label = table.caption.get_text() if table.caption else "table"
         box = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": label}
         table.wrap(tree.new_tag("div", attrs=box))
+    for cell in tree.select("td"):
+        if len(cell.get_text()) > LONG_CELL:
+            cell["class"] = "long"
     first = tree.select_one(".markdown p")
     said = tree.select_one(".claim")
     return Page(

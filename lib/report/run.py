@@ -59,17 +59,18 @@ def run(
     out: Path,
     console: Console,
     figures: Path = home.REPORT / "figures",
+    times: Path = home.REPORT / "durations.json",
 ) -> list[Outcome]:
     """Execute `paths` with `parameters` into `out`, figures into `figures`; one Outcome each, whatever happened.
 
-    A notebook gets those parameters that its parameters cell declares. ValueError when no notebook knows one of them.
+    A notebook gets those parameters that its parameters cell declares; ValueError when none knows one of them. `times`
+    remembers how long each took (s), for the time left of the next run.
     """
     sources = {path: nbformat.read(path, 4) for path in paths}
     known = {name for nb in sources.values() for name in _declared(nb)}
     if strangers := set(parameters) - known:
         raise ValueError(f"no notebook knows {', '.join(sorted(strangers))}; they know {', '.join(sorted(known))}")
     out.mkdir(parents=True, exist_ok=True)
-    times = out / "durations.json"
     past: dict[str, float] = json.loads(times.read_text()) if times.exists() else {}
     keys = {path: f"{path.stem} {parameters.get('profile', '')}".strip() for path in paths}
     outcomes = []
@@ -85,6 +86,7 @@ def run(
             console.print(_line(outcomes[-1]), highlight=False, markup=False)
             if error is None:
                 past[keys[path]] = round(outcomes[-1].seconds, 1)
+                times.parent.mkdir(parents=True, exist_ok=True)
                 times.write_text(json.dumps(past, indent=1, sort_keys=True) + "\n")
     return outcomes
 
@@ -132,7 +134,14 @@ def _execute(nb: NotebookNode, target: Path, tick: Callable[[float], None]) -> s
 
     def work() -> None:
         try:
-            execute_notebook(nb, str(target), progress_bar=False, cwd=str(home.ROOT), kernel_manager_class=Watched)
+            execute_notebook(
+                nb,
+                str(target),
+                progress_bar=False,
+                cwd=str(home.ROOT),
+                kernel_manager_class=Watched,
+                extra_arguments=["--IPKernelApp.log_level=40"],  # errors only: it warns of TCP on loopback each time
+            )
         except PapermillExecutionError as failure:
             error.append(_told(failure))
         except Exception as failure:  # the border of one notebook: whatever broke it must not cost the others
