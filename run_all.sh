@@ -55,7 +55,7 @@ lacking() {
   [ -n "$(command -v chromium chromium-browser google-chrome || true)" ] || echo "chromium (figures as PNG, browser tests)"
   fc-list :lang=zh-tw 2>/dev/null | grep -q . || echo "fonts-noto-cjk (Traditional Chinese text)"
   command -v g++ >/dev/null || echo "build-essential (llama.cpp)"
-  "$1" -c 'import ensurepip, venv' 2>/dev/null || echo "python3-venv (the environment itself)"
+  [ -z "$1" ] || "$1" -c 'import ensurepip, venv' 2>/dev/null || echo "python3-venv (the environment itself)"
 }
 
 system_packages() {
@@ -78,9 +78,9 @@ system_packages() {
 
 # The environment is keyed by the lock and Python, finished by a marker, built by one process at a time.
 environment() {
-  local python=$1 lock=$repo/requirements.lock.txt key how=venv
-  [ -z "$conda" ] || how=conda
-  key=$({ "$python" -c 'import sys; print(sys.version, sys.prefix)'; echo "$how"; cat "$lock" "$repo/environment.yml"; } | sha256sum | cut -c1-12)
+  local python=$1 lock=$repo/requirements.lock.txt key made_by=conda
+  [ -n "$conda" ] || made_by=$("$python" -c 'import sys; print(sys.version, sys.prefix)')
+  key=$({ echo "$made_by"; cat "$lock" "$repo/environment.yml"; } | sha256sum | cut -c1-12)
   env=$cache/env-$key
   [ ! -e "$env/ok" ] || return 0
   exec 9>"$env.lock"
@@ -88,7 +88,8 @@ environment() {
   if [ ! -e "$env/ok" ]; then
     rm -rf "$env"
     if [ -n "$conda" ]; then
-      logged "Installing the environment with $conda" "$env.log" "$conda" env create -y -p "$env" -f "$repo/environment.yml"
+      logged "Installing the environment with $conda" "$env.log" env CONDA_ALWAYS_YES=true MAMBA_ALWAYS_YES=true \
+        "$conda" env create -p "$env" -f "$repo/environment.yml"
     else
       "$python" -m venv "$env"
       logged "Installing the environment" "$env.log" "$env/bin/python" -m pip install -r "$lock"
@@ -107,8 +108,8 @@ enter() {
 }
 
 bootstrap() {
-  local python
-  python=$(find_python)
+  local python=
+  [ -n "$conda" ] || python=$(find_python)
   mkdir -p "$cache"
   system_packages "$python"
   environment "$python"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
+import time
 import tomllib
 from pathlib import Path
 
+import psutil
 import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
@@ -81,6 +85,19 @@ def test_conda_asked_for_but_absent(tmp_path: Path) -> None:
     assert "no mamba, micromamba or conda" in done.stderr
 
 
+def test_conda_reads_environment_yml(tmp_path: Path) -> None:
+    python = fake_python(tmp_path, "exit 1")
+    (conda := tmp_path / "bin" / "conda").parent.mkdir()
+    conda.write_text(f"""#!/bin/bash
+[ "$1 $2 $3 $5" = "env create -p -f" ] && [ "$6" = {ROOT}/environment.yml ] && [ "$CONDA_ALWAYS_YES" ] || exit 1
+mkdir -p "$4/bin" && cp {python} "$4/bin/python"
+""")
+    conda.chmod(0o755)
+    done = call(tmp_path, "--conda", "--only", "10", PATH=f"{conda.parent}:/usr/bin:/bin")
+    assert done.returncode == 0, done.stderr
+    assert "ran: -m lib run --only 10" in done.stdout
+
+
 def test_an_old_python_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (old := tmp_path / "python-old").write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
@@ -112,3 +129,22 @@ def test_a_failed_installation_shows_its_last_lines_and_is_done_again(tmp_path: 
         assert done.returncode == 0, done.stderr
         assert "ran: -m lib run --profile smoke" in done.stdout
     assert (tmp_path / "count").read_text().split() == ["installed"]  # the second clone finds it built
+
+
+def test_ctrl_c_stops_the_installation_and_leaves_no_process(tmp_path: Path) -> None:
+    python = fake_python(tmp_path, f"echo $$ > {tmp_path}/pip; exec sleep 63")
+    started = subprocess.Popen(
+        ["/bin/bash", ROOT / "run_all.sh", "test"],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "NO_SYSTEM": "1", "PYTHON": str(python)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    until_s = time.monotonic() + 20
+    while not (pip := tmp_path / "pip").exists() or not pip.read_text():
+        assert time.monotonic() < until_s, "the installation never started"
+        time.sleep(0.05)
+    group = [bash := psutil.Process(started.pid), *bash.children(recursive=True)]
+    assert "sleep" in [process.name() for process in group]
+    os.killpg(started.pid, signal.SIGINT)  # what a terminal does
+    assert started.wait(timeout=10) != 0
+    assert psutil.wait_procs(group, timeout=5)[1] == []
+    assert not list(tmp_path.rglob("ok"))
