@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from resource import RUSAGE_SELF, getrusage
 from time import perf_counter_ns
+from typing import cast
 
 import numpy as np
 import uvloop
@@ -94,8 +95,7 @@ class Stream(asyncio.Protocol):
         self.alive = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
     async def ask(self, exchange: Exchange, request: bytes, *, timeout_s: float) -> Exchange:
         """Send `request` and return `exchange` once the answer is complete, or with its `error` set."""

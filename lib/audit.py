@@ -1,0 +1,99 @@
+"""Physics checks: what no honest measurement can break. Each returns None when it passes, else the sentence that goes with the point.
+
+Pure functions of a point's numbers. A check that lacks its input is not called; none passes by default. Tolerances are stated where
+they are used: they cover the noise of the ceiling itself, not the wish to pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+SLACK = 0.10  # a measured ceiling is itself uncertain by about this much on a shared machine
+
+
+def tpot_adds_up(ttft_s: float, last_s: float, tokens: int, first_tokens: int, tpot_s: float) -> str | None:
+    """1. The tokens after the first event, each taking TPOT, fill the time from the first event to the last."""
+    expected = (last_s - ttft_s) / (tokens - first_tokens)
+    return None if abs(tpot_s - expected) <= 0.01 * expected else f"TPOT {tpot_s:.6f} s, but (last − first)/(n − k₁) is {expected:.6f} s"
+
+
+def littles_law(concurrency: float, finished_per_s: float, latency_s: float, *, tolerance: float = 0.1) -> str | None:
+    """2. Requests in flight = throughput × latency."""
+    implied = finished_per_s * latency_s
+    if abs(implied - concurrency) <= tolerance * concurrency:
+        return None
+    return f"throughput × latency says {implied:.2f} requests in flight, the load held {concurrency:.2f}"
+
+
+def decode_floor(tpot_s: float, bytes_per_step: float, bandwidth: float, *, cache_bytes: float = 0) -> str | None:
+    """3a. A step reads its bytes no faster than memory delivers; what a cache can hold may come for free."""
+    floor_s = max(0.0, bytes_per_step - cache_bytes) / bandwidth
+    if tpot_s >= floor_s * (1 - SLACK):
+        return None
+    return f"TPOT {tpot_s * 1e3:.2f} ms is below the {floor_s * 1e3:.2f} ms that reading {bytes_per_step / 1e6:.0f} MB takes"
+
+
+def prefill_floor(ttft_s: float, flops: float, rate: float) -> str | None:
+    """3b. A prompt is computed no faster than matrices multiply."""
+    if ttft_s >= flops / rate * (1 - SLACK):
+        return None
+    return f"TTFT {ttft_s * 1e3:.2f} ms is below the {flops / rate * 1e3:.2f} ms that {flops / 1e9:.1f} GFLOP take"
+
+
+def stored_precision(bits_per_weight: float, claimed: str) -> str | None:
+    """4a. Weights on disk or in memory weigh what the claimed precision implies (scales and unquantised tensors included)."""
+    bands = {"16-bit": (15.5, 16.6), "INT8": (7.9, 9.5), "INT4": (4.0, 6.3), "Q4_1": (4.5, 6.6), "Q4_K_M": (4.5, 6.6)}
+    low, high = bands[claimed]
+    return None if low <= bits_per_weight <= high else f"{bits_per_weight:.2f} bits a weight is not {claimed} ({low}–{high})"
+
+
+def batch_ran(running_per_step: float, concurrency: int) -> str | None:
+    """4b. The engine's own count of sequences a step shows that requests ran together."""
+    if concurrency == 1 or running_per_step >= 0.5 * concurrency:
+        return None
+    return f"{concurrency} requests were in flight, the engine ran {running_per_step:.1f} a step"
+
+
+def client_lag(lag_s: Sequence[float], *, budget_s: float) -> str | None:
+    """5. The client itself kept up."""
+    if not lag_s:
+        return "the client's lag was not measured"
+    worst = float(np.quantile(lag_s, 0.99))
+    return None if worst <= budget_s else f"the client lagged {worst * 1e3:.1f} ms (p99), {budget_s * 1e3:.0f} ms are allowed"
+
+
+def lengths(output_tokens: Sequence[int | None], asked: int, prompt_tokens: Sequence[int | None], sent: int) -> str | None:
+    """6a. Every answer has the length that was asked, every prompt the length that was sent, as the server counted them."""
+    if odd := sorted({str(n) for n in output_tokens if n != asked}):
+        return f"asked for {asked} output tokens, got {', '.join(odd)}"
+    if odd := sorted({str(n) for n in prompt_tokens if n != sent}):
+        return f"sent {sent} prompt tokens, the server counted {', '.join(odd)}"
+    return None
+
+
+def prefix_hits(cached_tokens: float, prompt_tokens: float, *, allowed: float = 0.01) -> str | None:
+    """6b. Unique prompts were computed, not looked up."""
+    share = cached_tokens / prompt_tokens
+    return None if share <= allowed else f"{share:.0%} of the prompt tokens came from a prefix cache"
+
+
+def ttft_agrees(client_s: float, server_s: float, *, tolerance: float = 0.1, floor_s: float = 0.01) -> str | None:
+    """7. The client's mean TTFT is the engine's own plus transport, and no less."""
+    if -0.002 <= client_s - server_s <= max(floor_s, tolerance * server_s):
+        return None
+    return f"the client saw a TTFT of {client_s * 1e3:.1f} ms, the engine counted {server_s * 1e3:.1f} ms"
+
+
+def undisturbed(host: Mapping[str, float | str | None], *, cores: int, share: float = 0.10) -> str | None:
+    """8. No throttling, nobody else on the processors. `host` is a sampler's summary over the window."""
+    if host.get("gpu_throttle"):
+        return f"the GPU slowed itself down (reasons {int(float(host['gpu_throttle'] or 0)):#x})"
+    wall, other, steal = host.get("wall_s"), host.get("other_cpu_s"), host.get("steal_s")
+    if not isinstance(wall, float) or not wall:
+        return "the window was not sampled"
+    for what, seconds in (("other processes", other), ("the hypervisor", steal)):
+        if isinstance(seconds, float) and seconds > share * wall * cores:
+            return f"{what} took {seconds / wall / cores:.0%} of the processors"
+    return None

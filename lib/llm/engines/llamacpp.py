@@ -1,0 +1,63 @@
+"""llama.cpp's own server: how to start it, ask it and read it. One engine, one file, nothing about metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from lib.llm.engines import install
+from lib.llm.engines.engine import Command, Spec, Unavailable, completion, scraped
+
+NAME = "llama.cpp"
+HEALTH = "/health"
+METRICS = "/metrics"
+STORED = {"16-bit": "f16", "INT8": "q8_0", "INT4": "q4_0", "Q4_K_M": "q4_k_m", "Q4_1": "q4_1"}
+
+
+def available() -> str | None:
+    found = install.find("llamacpp")
+    return found.reason if isinstance(found, install.Missing) else None
+
+
+def version() -> str:
+    found = install.find("llamacpp")
+    return "not installed" if isinstance(found, install.Missing) else f"llama-cpp-python {found.version}"
+
+
+def stored(spec: Spec) -> str:
+    if spec.precision not in STORED or STORED[spec.precision] not in spec.model.family.gguf:
+        raise Unavailable(f"llama.cpp has {', '.join(STORED)} of {spec.model.name}, not {spec.precision}")
+    return STORED[spec.precision]
+
+
+def command(spec: Spec, port: int) -> Command:
+    """Continuous batching over `spec.slots` slots of `spec.context` tokens each; prompts are computed, never looked up."""
+    found = install.find("llamacpp")
+    if isinstance(found, install.Missing):
+        raise Unavailable(found.reason)
+    return Command((str(found.tool("llama-server")), "-m", str(spec.model.family.gguf[stored(spec)]), "--host", "127.0.0.1", "--port", str(port),
+                    "-c", str(spec.context * spec.slots), "-np", str(spec.slots), "-t", str(spec.threads), "-tb", str(spec.threads),
+                    "-ngl", "99" if spec.device == "cuda" else "0", "-fa", "on", "--cache-ram", "0", "--metrics", "--no-webui", *spec.extra))
+
+
+def request(spec: Spec, prompt: list[int], tokens: int) -> tuple[str, bytes]:
+    """`cache_prompt` off: a repeated prompt must cost what it costs. `timings_per_token` makes every event say how many tokens it ends."""
+    return "/v1/completions", json.dumps(completion(prompt, tokens, cache_prompt=False, timings_per_token=True)).encode()
+
+
+def tokens_in(event: Mapping[str, Any]) -> int | None:
+    timings = event.get("timings")
+    return None if not timings else int(timings["predicted_n"])
+
+
+def counters(exposition: str) -> dict[str, float]:
+    return scraped(exposition, {
+        "prompt_tokens": "llamacpp:prompt_tokens_total",
+        "cached_tokens": "llamacpp:prompt_tokens_cached_total",
+        "prefill_s": "llamacpp:prompt_seconds_total",
+        "output_tokens": "llamacpp:tokens_predicted_total",
+        "decode_s": "llamacpp:tokens_predicted_seconds_total",
+        "steps": "llamacpp:n_decode_total",
+        "running_per_step": "llamacpp:n_busy_slots_per_decode",
+    })
