@@ -137,15 +137,25 @@ def test_ctrl_c_stops_the_installation_and_leaves_no_process(tmp_path: Path) -> 
     started = subprocess.Popen(
         ["/bin/bash", ROOT / "run_all.sh", "test"],
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "NO_SYSTEM": "1", "PYTHON": str(python)},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a job in the background starts with it ignored
+    )
     bash, group, until_s = psutil.Process(started.pid), [], time.monotonic() + 20
     while "sleep" not in [process.name() for process in group]:
         assert time.monotonic() < until_s, "the installation never started"
         time.sleep(0.05)
         with suppress(psutil.NoSuchProcess):
             group = [bash, *bash.children(recursive=True)]
-    os.killpg(started.pid, signal.SIGINT)  # what a terminal does
-    assert started.wait(timeout=10) != 0
-    assert psutil.wait_procs(group, timeout=5)[1] == []
+    try:
+        os.killpg(started.pid, signal.SIGINT)  # what a terminal does
+        assert started.wait(timeout=10) != 0
+        assert psutil.wait_procs(group, timeout=5)[1] == []
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
     assert not list(tmp_path.rglob("ok"))
