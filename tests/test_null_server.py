@@ -14,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from lib.llm.engines import null
+from lib.llm.engines import null, server
+from lib.llm.engines.engine import Engine, Spec
+from lib.llm.model import Model, Shape
+from lib.llm.weights import Family
 
 TRUTH = null.Truth(ttft_s=0.020, tpot_s=0.005)
 LATE_S = 0.050  # generous: the tests share a busy machine. Early is never allowed
@@ -288,7 +291,7 @@ def test_listens_on_loopback_alone(port: int) -> None:
 
 
 def test_ends_with_sigterm_and_status_0() -> None:
-    server = subprocess.Popen(null.command(TRUTH, 0), stdout=subprocess.PIPE)
+    server = subprocess.Popen([null.build(), *null.arguments(TRUTH)], stdout=subprocess.PIPE)
     assert server.stdout is not None
     server.stdout.readline()
     server.send_signal(signal.SIGTERM)
@@ -297,8 +300,8 @@ def test_ends_with_sigterm_and_status_0() -> None:
 
 
 def test_ends_with_the_process_that_started_it() -> None:
-    start = f"import os, subprocess as s, time; p = s.Popen({null.command(TRUTH, 0)!r}); os.write(1, b'%d\\n' % p.pid)"
-    start += "; time.sleep(60)"
+    program = [str(null.build()), *null.arguments(TRUTH)]
+    start = f"import os, subprocess as s, time; p = s.Popen({program!r}); os.write(1, b'%d\\n' % p.pid); time.sleep(60)"
     parent = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     said = sorted(parent.stdout.readline().decode() for _ in range(2))  # the server shares its output
@@ -319,7 +322,19 @@ def test_wrong_options_are_told(wrong: list[str]) -> None:
     assert wrong[0] in done.stderr
 
 
+def test_it_is_an_engine_like_the_others(tmp_path: Path) -> None:
+    shape = Shape(layers=1, hidden=8, intermediate=8, heads=1, kv_heads=1, head_dim=8, vocab=8, context=4096, tied=True)
+    spec = Spec(Model("none", shape, Family("none", tmp_path, {}, "", "")), extra=null.arguments(TRUTH))
+    engine: Engine = null
+    with server.serving(engine, spec, logs=tmp_path, timeout_s=10) as served:
+        path, body = engine.request(spec, [1, 2, 3], 2)
+        head = f"POST {path} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        assert b"".join(talk(served.port, head + body)).count(b'" a"') == 2
+        assert served.counters() == {"requests": 1, "prompt_tokens": 3, "output_tokens": 2}
+    assert not Path(f"/proc/{served.pid}").exists()
+
+
 def test_a_taken_port_is_told(port: int) -> None:
-    done = subprocess.run(null.command(TRUTH, port), capture_output=True, text=True, timeout=10, check=False)
+    done = subprocess.run([null.build(), "--port", str(port)], capture_output=True, text=True, timeout=10, check=False)
     assert done.returncode == 1
     assert f"127.0.0.1:{port}" in done.stderr

@@ -13,15 +13,18 @@ import shutil
 import subprocess
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lib.home import cache
+from lib.llm.engines.engine import Command, Spec, Unavailable, completion, scraped
 
-NAME = "null"
+NAME = "null server"
+HEALTH = "/health"
+METRICS = "/metrics"
 SOURCE = Path(__file__).with_name("null_server.c")
 FLAGS = ("-O2", "-std=c11", "-Wall", "-Wextra")
 
@@ -80,17 +83,44 @@ def build() -> Path:
     return binary
 
 
-def command(truth: Truth, port: int) -> list[str]:
-    """Arguments that serve `truth` on 127.0.0.1:`port` (0: a free one, told on standard output). Raises BuildFailed."""
-    said = {"port": port, "ttft-ms": truth.ttft_s * 1e3, "tpot-ms": truth.tpot_s * 1e3, "spin-us": truth.spin_s * 1e6,
+def arguments(truth: Truth) -> tuple[str, ...]:
+    """The server's options for `truth`: what a Spec carries in `extra`."""
+    said = {"ttft-ms": truth.ttft_s * 1e3, "tpot-ms": truth.tpot_s * 1e3, "spin-us": truth.spin_s * 1e6,
             "tokens-per-event": truth.tokens_per_event, "first-event": "role" if truth.role_first else "token"}
-    return [str(build()), *(part for name, value in said.items() for part in (f"--{name}", str(value)))]
+    return tuple(part for name, value in said.items() for part in (f"--{name}", str(value)))
+
+
+def version() -> str:
+    return f"source {hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:8]}"
+
+
+def stored(spec: Spec) -> str:
+    raise Unavailable(f"the null server has no weights, of {spec.model.name} or any other")
+
+
+def command(spec: Spec, port: int) -> Command:
+    """On 127.0.0.1:`port`; its delays are in `spec.extra` (see `arguments`). Raises BuildFailed."""
+    return Command((str(build()), "--port", str(port), *spec.extra))
+
+
+def request(spec: Spec, prompt: list[int], tokens: int) -> tuple[str, bytes]:
+    return "/v1/completions", json.dumps(completion(prompt, tokens)).encode()
+
+
+def tokens_in(event: Mapping[str, Any]) -> int | None:
+    """It does not say: like most servers, it tells usage at the end alone."""
+    return None
+
+
+def counters(exposition: str) -> dict[str, float]:
+    return scraped(exposition, {"requests": "null:requests_total", "prompt_tokens": "null:prompt_tokens_total",
+                                "output_tokens": "null:output_tokens_total"})
 
 
 @contextmanager
 def serving(truth: Truth) -> Iterator[int]:
     """The port of a null server that runs inside the block. Raises BuildFailed, RuntimeError if it does not listen."""
-    server = subprocess.Popen(command(truth, 0), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    server = subprocess.Popen([build(), *arguments(truth)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               start_new_session=True)
     assert server.stdout is not None
     assert server.stderr is not None
@@ -114,12 +144,6 @@ def stamps(port: int) -> list[Served]:
         raise RuntimeError(f"the null server had no room for the stamps of {lost} requests; fetch them more often")
     rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
     return [Served(row["id"], row["complete"], row["per_event"], row["recv_ns"], tuple(row["sent_ns"])) for row in rows]
-
-
-def counters(exposition: str) -> dict[str, float]:
-    """What the server counted itself, in the project's vocabulary."""
-    rows = (line.split() for line in exposition.splitlines() if line.startswith("null:"))
-    return {name.removeprefix("null:").removesuffix("_total"): float(value) for name, value in rows}
 
 
 def _compiler() -> str | None:
