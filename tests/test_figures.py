@@ -137,7 +137,8 @@ def test_the_ceiling_is_a_labelled_line():
 
 
 def test_a_table_is_plain_html_that_survives_sanitising():
-    text = figures.table_html(pd.DataFrame({"engine": ["a<b", "c"], "tok/s": [1234.5, None], "n": [3, 12000]}), "<speed>")
+    rows = pd.DataFrame({"engine": ["a<b", "c"], "tok/s": [1234.5, None], "n": [3, 12000]})
+    text = figures.table_html(rows, "<speed>")
     assert "style" not in text and "class" not in text
     assert "<caption>&lt;speed&gt;</caption>" in text
     assert '<td align="left">a&lt;b</td><td align="right">1,234</td><td align="right">3</td>' in text

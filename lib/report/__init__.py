@@ -4,8 +4,8 @@
     site([o.path for o in outcomes if o.path], home.REPORT)
 """
 
+from lib.report.execute import Outcome, notebooks, run, verdict
 from lib.report.normal import normalise
 from lib.report.page import single, site
-from lib.report.run import Outcome, notebooks, run, verdict
 
 __all__ = ["Outcome", "normalise", "notebooks", "run", "single", "site", "verdict"]

@@ -120,14 +120,15 @@ def _execute(nb: NotebookNode, target: Path, tick: Callable[[float], None]) -> s
     Papermill works on a thread, so that Ctrl-C reaches us: on the main thread nbclient takes the signal for itself, and
     the notebook would look failed instead of stopped.
     """
-    from jupyter_client.manager import KernelManager
+    from jupyter_client.manager import AsyncKernelManager
     from papermill import execute_notebook
     from papermill.exceptions import PapermillExecutionError
 
     kernels: list[Any] = []
     error: list[str] = []
+    done = threading.Event()
 
-    class Watched(KernelManager):
+    class Watched(AsyncKernelManager):
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
             kernels.append(self)
@@ -145,17 +146,18 @@ def _execute(nb: NotebookNode, target: Path, tick: Callable[[float], None]) -> s
         except PapermillExecutionError as failure:
             error.append(_told(failure))
         except Exception as failure:  # the border of one notebook: whatever broke it must not cost the others
-            error.append(f"did not run to its end\n{type(failure).__name__}: {failure}")
+            error.append(f"cell [{_reached(target)}]: {type(failure).__name__}: {failure}")
+        finally:
+            done.set()
 
     target.unlink(missing_ok=True)
-    worker, begun = threading.Thread(target=work, daemon=True, name=target.stem), time.monotonic()
-    worker.start()
+    begun = time.monotonic()
+    threading.Thread(target=work, daemon=True, name=target.stem).start()
     try:
-        while worker.is_alive():
-            worker.join(0.5)
+        while not done.wait(0.5):  # Thread.join would believe the thread ended when Ctrl-C interrupts it
             tick(time.monotonic() - begun)
     except KeyboardInterrupt:
-        _stop(kernels, worker)
+        _stop(kernels, done)
         raise
     finally:
         if target.exists():
@@ -163,14 +165,21 @@ def _execute(nb: NotebookNode, target: Path, tick: Callable[[float], None]) -> s
     return error[0] if error else None
 
 
-def _stop(kernels: Sequence[Any], worker: threading.Thread) -> None:
+def _stop(kernels: Sequence[Any], done: threading.Event) -> None:
     """Interrupt the cell and let the kernel end by itself; after STOP_S its whole process group is killed."""
     groups = [kernel.provisioner.pid for kernel in kernels if kernel.provisioner and kernel.provisioner.pid]
     for sig, wait_s in ((signal.SIGINT, STOP_S), (signal.SIGKILL, 5)):
         for group in groups:
-            if worker.is_alive():
+            if not done.is_set():
                 os.killpg(group, sig)
-        worker.join(wait_s)
+        done.wait(wait_s)
+
+
+def _reached(target: Path) -> int:
+    """The number of the last cell that was begun; 0 when the kernel did not even start."""
+    cells = nbformat.read(target, 4).cells if target.exists() else []
+    begun = [cell.metadata.get("papermill", {}).get("start_time") for cell in cells if cell.cell_type == "code"]
+    return len(begun) - begun.count(None)
 
 
 def _told(failure: Any) -> str:
