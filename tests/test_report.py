@@ -89,7 +89,7 @@ def test_parameters_are_written_where_they_are_declared_and_strangers_refused(tm
     [outcome, _], _ = run(paths, tmp_path, profile="full", sizes=[3, 4])
     nb = nbformat.read(outcome.path, 4)
     assert len(nb.cells) == 2
-    assert nb.cells[0].source == "profile = 'full'  # 快 or full\nsizes = [3, 4]; other = 2"
+    assert nb.cells[0].source == 'profile = "full"  # 快 or full\nsizes = [3, 4]; other = 2'
     assert nb.cells[1].outputs[0].text == "full [3, 4] 2\n"
     with pytest.raises(ValueError, match="no notebook knows colour; they know other, profile, sizes"):
         run(paths, tmp_path, colour="red")

@@ -24,7 +24,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from lib import home
 from lib.report.normal import clean, normalise
@@ -76,7 +76,7 @@ def run(
     outcomes = []
     with _environment(INFERENCE_FIGURES=str(figures), PYTHONPATH=_paths()), _bar(console) as bar:
         guesses = [past.get(keys[path], 0.0) for path in paths]
-        task = bar.add_task("", total=sum(guesses) if all(guesses) else None)
+        task = bar.add_task("", total=sum(guesses) if all(guesses) else None, left="")
         for number, path in enumerate(paths, 1):
             begun, done = time.monotonic(), sum(guesses[: number - 1])
             bar.update(task, description=f"{path.stem} ({number} of {len(paths)})")
@@ -106,12 +106,15 @@ def _line(outcome: Outcome) -> str:
 
 def _bar(console: Console) -> Progress:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24), TimeElapsedColumn(),
-               TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+               TextColumn("{task.fields[left]}"))  # fmt: skip
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _tick(bar: Progress, task: TaskID, done_s: float, guess_s: float, elapsed_s: float) -> None:
-    bar.update(task, completed=done_s + min(elapsed_s, guess_s))
+    """Show how far we are, by what the last run took; without a last run, only that we are at work."""
+    completed_s, total_s = done_s + min(elapsed_s, guess_s), bar.tasks[task].total
+    left = f"about {max(total_s - completed_s, 1):.0f} s left" if total_s else ""
+    bar.update(task, completed=completed_s, left=left)
 
 
 def _execute(nb: NotebookNode, target: Path, tick: Callable[[float], None]) -> str | None:
@@ -232,7 +235,9 @@ def _with(nb: NotebookNode, parameters: Mapping[str, Any]) -> NotebookNode:
         for name, value in reversed(_assignments(cell.source)):  # from the end: what stands before keeps its place
             if name in parameters and ast.literal_eval(value) != parameters[name]:
                 begin, end = _span(cell.source, value)
-                cell.source = cell.source[:begin] + repr(parameters[name]) + cell.source[end:]
+                new = parameters[name]
+                text = json.dumps(new, ensure_ascii=False) if isinstance(new, str) else repr(new)  # "so", as we write
+                cell.source = cell.source[:begin] + text + cell.source[end:]
     return nb
 
 

@@ -90,7 +90,7 @@ def test_a_phone_scrolls_only_down(page: Page, pages: Path, name: str) -> None:
     if name != "index.html":
         drawn(page)
         box = page.locator(".scroll").first
-        assert box.evaluate("e => e.scrollWidth > e.clientWidth && e.tabIndex === 0")  # the table scrolls in its own box
+        assert box.evaluate("e => e.scrollWidth > e.clientWidth && e.tabIndex === 0")  # it scrolls in its own box
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     expect(page.locator("nav ol")).to_be_hidden()
     page.get_by_text("Contents", exact=True).click()
