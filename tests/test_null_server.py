@@ -105,6 +105,7 @@ ERROR = b'data: {"error":{"message":"planted","type":"server_error","code":500}}
     ("error-event:1", token() + ERROR + DONE),
     ("error-event:0", ERROR + DONE),
     ("glue", token() * 2 + LAST + told() + DONE),
+    ("late-end:5", token() * 2 + LAST + told() + DONE),
     ("cut-utf8", token(" 日") * 2 + token(" 日", '"length"') + told() + DONE),
 ])  # fmt: skip
 def test_streams_exactly_these_bytes(port: int, fault: str, expected: bytes) -> None:
@@ -121,6 +122,16 @@ def test_cut_events_arrive_in_two_reads_and_break_a_character(port: int) -> None
     mended = [read for read in reads if read.startswith(b"\x97\xa5")]
     assert broken  # not all ten: a reader that the machine held up finds both halves at once
     assert len(broken) == len(mended)
+
+
+@pytest.mark.parametrize("last", [b"\n", b"0\r\n\r\n", b"\n\r\n0\r\n\r\n"])
+def test_the_end_of_an_answer_can_come_apart(port: int, last: bytes) -> None:
+    for _ in range(20):  # a reader that the machine held up finds both parts at once
+        reads = talk(port, ask(user=f"late-end:{len(last)}"))
+        assert b"".join(reads).endswith(b"0\r\n\r\n")
+        if reads[-1] == last:
+            return
+    pytest.fail(f"{last!r} never came by itself")
 
 
 def test_glued_events_leave_in_one_write(port: int) -> None:
@@ -224,7 +235,8 @@ def test_a_request_may_come_byte_by_byte(port: int) -> None:
     (b"POST /v1/completions HTTP/1.1\r\nContent-Length: 5\r\n\r\n{\"a\":", 400),
     (ask(max_tokens=0), 400), (ask(max_tokens="3"), 400), (ask(max_tokens=65537), 400), (ask(max_tokens=1.5), 400),
     (ask(prompt=7), 400), (ask("/v1/chat/completions", messages="x"), 400), (ask(n=2), 400),
-    (ask(user="drop"), 400), (ask(user="drop:x"), 400), (ask(user="hang:1"), 400), (ask(user="per-event:65"), 400),
+    (ask(user="drop"), 400), (ask(user="drop:x"), 400), (ask(user="hang:1"), 400),
+    (ask(user="per-event:65"), 400), (ask(user="late-end:17"), 400),
     (ask(user="status:200"), 400), (ask(user="u" * 128), 400), (ask(user="u" * 127, stream=False), 200),
     (b"POST /v1/completions HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}", 400),
     (b"POST /v1/completions HTTP/1.1\r\nContent-Length: 14\r\n\r\n{\"prompt\":[1]]", 400),

@@ -11,6 +11,7 @@
  *
  * The field "user" of a request plants a fault, so that tests can see what a client makes of it:
  *   cut-utf8            every event leaves in two writes, 5 ms apart, cut inside a UTF-8 character
+ *   late-end:n          the last n bytes of the answer (1 to 16; 5 are the last chunk) leave 5 ms after the rest
  *   glue                events leave in pairs, two in one write, when the second is due
  *   drop:n              the connection is closed when event n (from 0) is due
  *   error-event:n       an error event under status 200 takes the place of event n, then the stream ends
@@ -50,9 +51,9 @@ enum {
 };
 static const uint64_t CUT_NS = 5000000, LINGER_NS = 1000000000;
 
-typedef enum { NONE, CUT, GLUE, DROP, ERROR_EVENT, NO_USAGE, USAGE_LAST, SHORT, STATUS, ROLE_FIRST, PER_EVENT, HANG } Fault;
+typedef enum { NONE, CUT, LATE_END, GLUE, DROP, ERROR_EVENT, NO_USAGE, USAGE_LAST, SHORT, STATUS, ROLE_FIRST, PER_EVENT, HANG } Fault;
 static const struct { const char *name; Fault fault; bool counted; } FAULTS[] = {
-    {"cut-utf8", CUT, false}, {"glue", GLUE, false}, {"drop", DROP, true}, {"error-event", ERROR_EVENT, true},
+    {"cut-utf8", CUT, false}, {"late-end", LATE_END, true}, {"glue", GLUE, false}, {"drop", DROP, true}, {"error-event", ERROR_EVENT, true},
     {"no-usage", NO_USAGE, false}, {"usage-last-choice", USAGE_LAST, false}, {"short", SHORT, true},
     {"status", STATUS, true}, {"role-first", ROLE_FIRST, false}, {"per-event", PER_EVENT, true}, {"hang", HANG, false},
 };
@@ -86,7 +87,7 @@ typedef struct Connection {
     Ask ask;
     int per_event, events;      /* tokens an event; events sent */
     long sent_tokens;
-    char half[EVENT_MAX];       /* second half of a cut event */
+    char half[EVENT_MAX];       /* second half of a cut event, or an answer's late end */
     size_t half_len;
     int half_tokens;
     Record *record;
@@ -315,8 +316,13 @@ static void end_stream(Connection *c, char *from, char *at, bool with_usage) {
     }
     at += line_chunk(at, "[DONE]");
     at = stpcpy(at, "0\r\n\r\n");
+    if (a->fault == LATE_END) {
+        at -= a->fault_n;
+        memcpy(c->half, at, c->half_len = (size_t)a->fault_n);
+        schedule(c, now_ns() + CUT_NS);
+    }
     put(c, from, (size_t)(at - from), BACKLOG_MAX);
-    finished(c);
+    if (a->fault != LATE_END) finished(c);
 }
 
 static char *token_event(const Connection *c, char *at, long left_after, int tokens) {
@@ -352,6 +358,11 @@ static void emit(Connection *c) { /* called when something is due on this connec
     const Ask *a = &c->ask;
     if (c->draining) { hang_up(c); return; }
     if (!a->stream) { answer_whole(c); return; }
+    if (a->fault == LATE_END && c->half_len) {
+        put(c, c->half, c->half_len, BACKLOG_MAX);
+        finished(c);
+        return;
+    }
     if (a->fault == DROP && c->events == a->fault_n) { hang_up(c); return; }
     long left = a->tokens - c->sent_tokens;
     if (c->head_sent && left > c->per_event && (a->fault == NONE || a->fault == PER_EVENT)) { /* the measured path */
@@ -520,6 +531,7 @@ static const char *plant(Ask *ask, const char *name, size_t len) { /* NULL, or w
         if (FAULTS[i].counted && (stop != name + len || stop == name + n + 1 || ask->fault_n < 0))
             return "the number of this fault in user is not a whole number";
         if (ask->fault == PER_EVENT && (ask->fault_n < 1 || ask->fault_n > PER_EVENT_MAX)) return "per-event wants 1 to 64";
+        if (ask->fault == LATE_END && (ask->fault_n < 1 || ask->fault_n > 16)) return "late-end wants 1 to 16";
         if (ask->fault == STATUS && (ask->fault_n < 400 || ask->fault_n > 599)) return "status wants 400 to 599";
         return NULL;
     }
