@@ -134,6 +134,17 @@ def test_the_end_of_an_answer_can_come_apart(port: int, last: bytes) -> None:
     pytest.fail(f"{last!r} never came by itself")
 
 
+def test_closes_after_a_whole_answer_without_saying_so(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(ask(user="closes"))
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+    assert answer.endswith(DONE + b"\r\n0\r\n\r\n")
+    assert b"Connection:" not in answer
+    assert null.stamps(port)[0].complete
+
+
 def test_glued_events_leave_in_one_write(port: int) -> None:
     talk(port, ask(user="glue"))
     first, second, third = null.stamps(port)[0].sent_ns

@@ -12,6 +12,7 @@
  * The field "user" of a request plants a fault, so that tests can see what a client makes of it:
  *   cut-utf8            every event leaves in two writes, 5 ms apart, cut inside a UTF-8 character
  *   late-end:n          the last n bytes of the answer (1 to 16; 5 are the last chunk) leave 5 ms after the rest
+ *   closes              after a whole answer the connection is closed without a word (llama-server does so)
  *   glue                events leave in pairs, two in one write, when the second is due
  *   drop:n              the connection is closed when event n (from 0) is due
  *   error-event:n       an error event under status 200 takes the place of event n, then the stream ends
@@ -51,9 +52,9 @@ enum {
 };
 static const uint64_t CUT_NS = 5000000, LINGER_NS = 1000000000;
 
-typedef enum { NONE, CUT, LATE_END, GLUE, DROP, ERROR_EVENT, NO_USAGE, USAGE_LAST, SHORT, STATUS, ROLE_FIRST, PER_EVENT, HANG } Fault;
+typedef enum { NONE, CUT, LATE_END, CLOSES, GLUE, DROP, ERROR_EVENT, NO_USAGE, USAGE_LAST, SHORT, STATUS, ROLE_FIRST, PER_EVENT, HANG } Fault;
 static const struct { const char *name; Fault fault; bool counted; } FAULTS[] = {
-    {"cut-utf8", CUT, false}, {"late-end", LATE_END, true}, {"glue", GLUE, false}, {"drop", DROP, true}, {"error-event", ERROR_EVENT, true},
+    {"cut-utf8", CUT, false}, {"late-end", LATE_END, true}, {"closes", CLOSES, false}, {"glue", GLUE, false}, {"drop", DROP, true}, {"error-event", ERROR_EVENT, true},
     {"no-usage", NO_USAGE, false}, {"usage-last-choice", USAGE_LAST, false}, {"short", SHORT, true},
     {"status", STATUS, true}, {"role-first", ROLE_FIRST, false}, {"per-event", PER_EVENT, true}, {"hang", HANG, false},
 };
@@ -323,6 +324,7 @@ static void end_stream(Connection *c, char *from, char *at, bool with_usage) {
     }
     put(c, from, (size_t)(at - from), BACKLOG_MAX);
     if (a->fault != LATE_END) finished(c);
+    if (a->fault == CLOSES) hang_up(c);
 }
 
 static char *token_event(const Connection *c, char *at, long left_after, int tokens) {
