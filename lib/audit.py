@@ -97,3 +97,13 @@ def undisturbed(host: Mapping[str, float | str | None], *, cores: int, share: fl
         if isinstance(seconds, float) and seconds > share * wall * cores:
             return f"{what} took {seconds / wall / cores:.0%} of the processors"
     return None
+
+
+def repeats(samples_s: Sequence[float], *, tolerance: float = 0.15) -> str | None:
+    """A ceiling is real if it was reached twice: the best of the first half and of the second agree."""
+    half = len(samples_s) // 2
+    if not half:
+        return "one sample is no ceiling"
+    first, second = min(samples_s[:half]), min(samples_s[half:])
+    off = max(first, second) / min(first, second) - 1
+    return None if off <= tolerance else f"the best of the two halves differ by {off:.0%}"

@@ -9,8 +9,10 @@ latency it did not see: a request that fails keeps its stamps and its reason.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import multiprocessing
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -123,11 +125,11 @@ class Stream(asyncio.Protocol):
         if self._exchange is None:
             return
         self._reads.append((now, data))
-        if data.endswith(END) or self._needed is not None or len(self._reads) <= 2:
+        if data.endswith(END) or len(data) < len(END) or self._needed is not None or len(self._reads) <= 2:
             self._look()
 
     def _look(self) -> None:
-        """Is the answer complete? Called on the first two reads, on a possible end, and for answers of a known length."""
+        """Is the answer complete? Called on the first two reads, on a possible end (it may be cut), and for answers of a known length."""
         if self._needed is None:
             head, gap, _ = b"".join(data for _, data in self._reads[:8]).partition(b"\r\n\r\n")
             if not gap:
@@ -144,13 +146,17 @@ class Stream(asyncio.Protocol):
 
     def _tail(self) -> bytes:
         """The last bytes, also where the end was cut in two."""
-        return b"".join(data for _, data in self._reads[-3:])
+        return b"".join(data for _, data in self._reads[-len(END):])
 
     def connection_lost(self, reason: Exception | None) -> None:
         self.alive = False
         if self._exchange is not None:
             self._exchange.error = f"connection lost: {reason or 'closed by the server'}"
             self._finish()
+
+    def close(self) -> None:
+        self.alive = False
+        self._transport.close()
 
     def _give_up(self, why: str) -> None:
         if self._exchange is not None:
@@ -175,6 +181,7 @@ class _Share:
     arrivals_ns: tuple[int, ...]
     start_ns: int
     timeout_s: float
+    reuse: bool
 
 
 async def _connect(port: int) -> Stream:
@@ -199,9 +206,11 @@ async def _closed(share: _Share, load: Closed, late: list[int]) -> list[Exchange
         done = []
         for number, request in queue:
             done.append(await stream.ask(Exchange(number, perf_counter_ns()), request, timeout_s=share.timeout_s))
-            if not stream.alive:
+            if not (stream.alive and share.reuse):
+                stream.close()
                 late.append(1)
                 stream = await _connect(share.port)
+        stream.close()
         return done
 
     return [exchange for done in await asyncio.gather(*map(user, streams)) for exchange in done]
@@ -215,8 +224,10 @@ async def _open(share: _Share, load: Open, late: list[int]) -> list[Exchange]:
             late.append(1)
         stream = free.pop() if free else await _connect(share.port)
         exchange = await stream.ask(Exchange(number, due_ns), request, timeout_s=share.timeout_s)
-        if stream.alive:
+        if stream.alive and share.reuse:
             free.append(stream)
+        else:
+            stream.close()
         return exchange
 
     tasks = []
@@ -246,6 +257,8 @@ async def _run(share: _Share) -> tuple[list[Exchange], list[float], float, int]:
 
 
 def _work(share: _Share) -> tuple[list[Exchange], list[float], float, int]:
+    with contextlib.suppress(PermissionError):  # a busy engine must not delay the stamps; only root may ask for that
+        os.setpriority(os.PRIO_PROCESS, 0, -10)
     gc.collect()
     gc.freeze()
     gc.disable()  # a collection in the middle of a run would be a lag of our own making
@@ -255,7 +268,8 @@ def _work(share: _Share) -> tuple[list[Exchange], list[float], float, int]:
         gc.enable()
 
 
-def _shares(port: int, requests: Sequence[bytes], load: Closed | Open, workers: int, timeout_s: float) -> Iterator[_Share]:
+def _shares(port: int, requests: Sequence[bytes], load: Closed | Open, workers: int, timeout_s: float,
+            reuse: bool) -> Iterator[_Share]:
     arrivals = load.arrivals_ns(len(requests)) if isinstance(load, Open) else []
     start_ns = perf_counter_ns() + int((0.2 + 0.002 * (load.streams if isinstance(load, Closed) else load.connections)) * 1e9)
     numbered = list(enumerate(requests))
@@ -263,7 +277,7 @@ def _shares(port: int, requests: Sequence[bytes], load: Closed | Open, workers: 
         part = load
         if isinstance(load, Closed):
             part = Closed(streams=len(range(worker, load.streams, workers)), warmup=load.warmup)
-        yield _Share(port, tuple(numbered[worker::workers]), part, tuple(arrivals[worker::workers]), start_ns, timeout_s)
+        yield _Share(port, tuple(numbered[worker::workers]), part, tuple(arrivals[worker::workers]), start_ns, timeout_s, reuse)
 
 
 class Client:
@@ -282,16 +296,19 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def run(self, port: int, requests: Sequence[bytes], load: Closed | Open, *, timeout_s: float = 120) -> Traffic:
+    def run(self, port: int, requests: Sequence[bytes], load: Closed | Open, *, timeout_s: float = 120,
+            reuse: bool = True) -> Traffic:
         """Send `requests` (whole HTTP messages) to 127.0.0.1:`port` and return what happened, in order of sending.
 
+        `reuse`: keep a connection for the next request; False for servers that close after each stream. Then a new one is opened as
+        soon as an answer is complete, before the next request is due.
         Raises ValueError before anything starts for zero requests, a bad rate, too little warm-up, more workers than streams.
         """
         load.check(len(requests))
         if isinstance(load, Closed) and load.streams < self.workers:
             raise ValueError(f"{self.workers} workers cannot share {load.streams} streams")
         started = perf_counter_ns()
-        parts = list(self._pool.map(_work, _shares(port, requests, load, self.workers, timeout_s)))
+        parts = list(self._pool.map(_work, _shares(port, requests, load, self.workers, timeout_s, reuse)))
         wall_s = (perf_counter_ns() - started) / 1e9
         exchanges = sorted((e for part in parts for e in part[0]), key=lambda e: e.sent_ns)
         return Traffic(tuple(exchanges), tuple(lag for part in parts for lag in part[1]), sum(part[2] for part in parts), wall_s,

@@ -49,6 +49,7 @@ class Engine(Protocol):
     NAME: str
     HEALTH: str  # path that answers 200 once the engine can generate
     METRICS: str  # path of its Prometheus metrics
+    KEEPS_ALIVE: bool  # whether a connection survives a streamed answer
 
     def available(self) -> str | None:
         """None when it can run on this machine, else the reason that a reader will see in its row."""

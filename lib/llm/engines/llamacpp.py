@@ -12,6 +12,7 @@ from lib.llm.engines.engine import Command, Spec, Unavailable, completion, scrap
 NAME = "llama.cpp"
 HEALTH = "/health"
 METRICS = "/metrics"
+KEEPS_ALIVE = False  # it closes after every stream, without saying so in a header
 STORED = {"16-bit": "f16", "INT8": "q8_0", "INT4": "q4_0", "Q4_K_M": "q4_k_m", "Q4_1": "q4_1"}
 
 

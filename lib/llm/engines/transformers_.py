@@ -17,6 +17,7 @@ from lib.llm.engines.engine import Command, Spec, Unavailable, completion, usage
 NAME = "transformers"
 HEALTH = "/health"
 METRICS = ""
+KEEPS_ALIVE = True
 
 
 def available() -> str | None:

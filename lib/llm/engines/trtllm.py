@@ -12,6 +12,7 @@ from lib.llm.engines.engine import Command, Spec, Unavailable, completion, scrap
 NAME = "TensorRT-LLM"
 HEALTH = "/health"
 METRICS = "/prometheus/metrics"
+KEEPS_ALIVE = True
 
 
 def available() -> str | None:

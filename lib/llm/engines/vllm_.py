@@ -13,6 +13,7 @@ from lib.llm.engines.engine import Command, Spec, Unavailable, completion, scrap
 NAME = "vLLM"
 HEALTH = "/health"
 METRICS = "/metrics"
+KEEPS_ALIVE = True
 DTYPE = {"cpu": "bfloat16", "cuda": "float16"}
 
 

@@ -1,0 +1,57 @@
+"""How far a long measurement is and how long it will take, where the reader sits: in the notebook's cell while it runs, on the
+terminal elsewhere. Leaves nothing behind in a notebook's saved output."""
+
+from __future__ import annotations
+
+import sys
+from time import monotonic
+
+
+class Progress:
+    """`with Progress(n, "measuring") as p: …; p.advance("what was done")`."""
+
+    def __init__(self, total: int, title: str) -> None:
+        self._total, self._title, self._done = total, title, 0
+        self._began = monotonic()
+
+    def __enter__(self) -> Progress:
+        self._show("")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._total:
+            sys.stdout.write("\r\033[K" if sys.stdout.isatty() else "")
+            self._clear()
+
+    def advance(self, what: str) -> None:
+        self._done += 1
+        left = (monotonic() - self._began) / self._done * (self._total - self._done)
+        self._show(f"{what} · about {left:.0f} s left")
+
+    def _show(self, what: str) -> None:
+        if not self._total:
+            return
+        line = f"{self._title} {self._done}/{self._total} {what}"
+        if _in_notebook():
+            from IPython.display import clear_output
+
+            clear_output(wait=True)
+            print(line)
+        elif sys.stdout.isatty():
+            print(f"\r\033[K{line}", end="", flush=True)
+
+    def _clear(self) -> None:
+        if _in_notebook():
+            from IPython.display import clear_output
+
+            clear_output()
+
+
+def _in_notebook() -> bool:
+    """Whether a Jupyter kernel runs us."""
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython  # type: ignore[attr-defined]
+
+    shell = get_ipython()  # type: ignore[no-untyped-call]
+    return shell is not None and hasattr(shell, "kernel")
