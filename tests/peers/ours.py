@@ -19,20 +19,22 @@ import numpy as np
 
 from lib.llm import client, events, metrics
 from lib.llm.engines import llamacpp, null, vllm_
+from lib.llm.engines.engine import Engine
 
-TOKENS_IN = {engine.NAME: engine.tokens_in for engine in (null, llamacpp, vllm_)}
+ENGINES: dict[str, Engine] = {engine.NAME: engine for engine in (null, llamacpp, vllm_)}
 
 
 def main(task: dict[str, Any]) -> None:
+    engine = ENGINES[task["engine"]]
     draw = random.Random(time.time_ns())  # no prompt twice, not even over rounds: a prefix cache must not answer
     streams, total = task["streams"], task["streams"] + task["requests"]
     prompts = [[draw.randrange(1000, 40000) for _ in range(task["prompt_tokens"])] for _ in range(total)]
     bodies = [{**task["body"], "prompt": prompt} for prompt in prompts]
     asks = [client.post("/v1/completions", json.dumps(body).encode()) for body in bodies]
     with client.Client() as sender:
-        traffic = sender.run(task["port"], asks, client.Closed(streams, warmup=streams))
+        traffic = sender.run(task["port"], asks, client.Closed(streams, warmup=streams), reuse=engine.KEEPS_ALIVE)
     measured = [exchange for exchange in traffic.exchanges if exchange.number >= streams]
-    answers = [events.answer(e, TOKENS_IN[task["engine"]], start_ns=measured[0].sent_ns) for e in measured]
+    answers = [events.answer(e, engine.tokens_in, start_ns=measured[0].sent_ns) for e in measured]
     if wrong := [a.error for a in answers if a.error]:
         sys.exit(f"{len(wrong)} of {len(answers)} requests failed: {wrong[0]}")
     if short := [a.tokens for a in answers if a.tokens != task["output_tokens"]]:

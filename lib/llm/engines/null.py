@@ -25,6 +25,7 @@ from lib.llm.engines.engine import Command, Spec, Unavailable, completion, scrap
 NAME = "null server"
 HEALTH = "/health"
 METRICS = "/metrics"
+KEEPS_ALIVE = True
 SOURCE = Path(__file__).with_name("null_server.c")
 FLAGS = ("-O2", "-std=c11", "-Wall", "-Wextra")
 
