@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 EVERY_S = 0.1
 
 
@@ -36,6 +38,11 @@ class Watched:
                 share = (ns - self.at_ns[i - 1]) / (at - self.at_ns[i - 1])
                 return self.cpu_s[i - 1] + share * (self.cpu_s[i] - self.cpu_s[i - 1])
         return self.cpu_s[-1]
+
+
+def foreign_share(over_s: float = 3) -> float:
+    """Share of the machine's CPU that is in use while we do nothing, 0 to 1."""
+    return psutil.cpu_percent(over_s) / 100
 
 
 def watch(command: Sequence[str], *, log: Path, timeout_s: float, env: dict[str, str] | None = None) -> Watched:

@@ -16,7 +16,7 @@ from typing import Any
 
 from lib import machine, record
 from lib.llm.engines import null
-from tests.peers import peers
+from tests.peers import cpu, peers
 
 TRUTH = null.Truth(ttft_s=0.050, tpot_s=0.010)
 PROMPT_TOKENS, OUTPUT_TOKENS = 100, 128
@@ -29,7 +29,10 @@ def main() -> None:
     parse.add_argument("--streams", type=int, nargs="+", default=[1, 16, 64, 256])
     parse.add_argument("--waves", type=int, default=4, help="measured requests a stream")
     parse.add_argument("--only", action="append", choices=peers.NAMES, help="a tool, may be given again")
+    parse.add_argument("--busy", action="store_true", help="measure although something else runs: a trial, not a result")
     asked = parse.parse_args()
+    if (share := cpu.foreign_share()) > 0.1 and not asked.busy:
+        parse.error(f"something else uses {share:.0%} of this machine: stop it, or give --busy for a mere trial")
     tools, absent = [], {}
     for name in asked.only or peers.NAMES:
         try:
@@ -38,7 +41,7 @@ def main() -> None:
             absent[name] = str(reason)
     run = record.begin("peers_side_by_side", environment=machine.here().environment(), fresh=True, parameters={
         "truth": asdict(TRUTH), "prompt_tokens": PROMPT_TOKENS, "output_tokens": OUTPUT_TOKENS, "waves": asked.waves,
-        "rounds": asked.rounds, "streams": asked.streams, "tools": [peer.name for peer in tools]})
+        "rounds": asked.rounds, "streams": asked.streams, "busy": asked.busy, "tools": [peer.name for peer in tools]})
     for name, reason in absent.items():
         run.add(record.Point({"client": name, "streams": None, "round": None}, "skipped", reason))
         print(f"{name}: {reason}", flush=True)
