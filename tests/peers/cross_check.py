@@ -38,7 +38,7 @@ def main() -> None:
     parse.add_argument("--streams", type=int, nargs="+", default=[1, 4])
     parse.add_argument("--requests", type=int, default=16, help="measured requests, after one a stream to warm up")
     parse.add_argument("--engine", action="append", choices=ENGINES)
-    parse.add_argument("--busy", action="store_true", help="measure although something else runs: a trial, not a result")
+    parse.add_argument("--busy", action="store_true", help="measure although something else runs: a mere trial")
     asked = parse.parse_args()
     if (share := cpu.foreign_share()) > 0.1 and not asked.busy:
         parse.error(f"something else uses {share:.0%} of this machine: stop it, or give --busy for a mere trial")
@@ -48,7 +48,8 @@ def main() -> None:
     run = record.begin(
         "peers_cross_check", environment=machine.here().environment(**versions), fresh=True,
         parameters={"prompt_tokens": PROMPT_TOKENS, "output_tokens": OUTPUT_TOKENS, "requests": asked.requests,
-                    "rounds": asked.rounds, "streams": asked.streams, "busy": asked.busy, "tools": [tool.name for tool in tools]})
+                    "rounds": asked.rounds, "streams": asked.streams, "busy": asked.busy,
+                    "tools": [tool.name for tool in tools]})
     what = model.load(weights.family())
     for name, engine in engines.items():
         if reason := engine.available():

@@ -29,7 +29,7 @@ def main() -> None:
     parse.add_argument("--streams", type=int, nargs="+", default=[1, 16, 64, 256])
     parse.add_argument("--waves", type=int, default=4, help="measured requests a stream")
     parse.add_argument("--only", action="append", choices=peers.NAMES, help="a tool, may be given again")
-    parse.add_argument("--busy", action="store_true", help="measure although something else runs: a trial, not a result")
+    parse.add_argument("--busy", action="store_true", help="measure although something else runs: a mere trial")
     asked = parse.parse_args()
     if (share := cpu.foreign_share()) > 0.1 and not asked.busy:
         parse.error(f"something else uses {share:.0%} of this machine: stop it, or give --busy for a mere trial")
