@@ -1,4 +1,7 @@
-"""Statistics of samples, pure. Each says how it estimates, and answers None where the samples cannot carry an answer."""
+"""Statistics of samples, pure. Each says how it estimates, and answers None where the samples cannot carry one.
+
+Refuses NaN: whoever has it lost a sample on the way and should say where.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ ESTIMATOR = "inverse of the empirical distribution (Hyndman-Fan 1)"  # always a 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its interval, in the unit of the samples. `lo`/`hi` are None where n cannot carry the confidence."""
+    """A value with its interval, in the samples' unit. `lo`/`hi` are None where n cannot carry the confidence."""
 
     value: float
     lo: float | None
@@ -25,16 +28,21 @@ class Estimate:
 
     @property
     def spread(self) -> float | None:
-        """Half the interval as a share of the value."""
-        return None if self.lo is None or self.hi is None or not self.value else (self.hi - self.lo) / 2 / abs(self.value)
+        """Half the interval as a share of the value; None for a value of zero or an end at infinity."""
+        if self.lo is None or self.hi is None or not self.value or not isfinite(self.hi - self.lo):
+            return None
+        return (self.hi - self.lo) / 2 / abs(self.value)
 
 
 @cache
 def needed(q: float, *, confidence: float = 0.99) -> int:
     """How many samples a tail quantile wants: the fewest of which, with `confidence`, at least two lie beyond it.
 
-    The rule of MLPerf's early stopping: 64 for p90 and 662 for p99 at 99 % confidence.
+    The rule of MLPerf's early stopping: 64 for p90 and 662 for p99 at 99 % confidence. Raises ValueError
+    unless 0 < q < 1.
     """
+    if not 0 < q < 1:
+        raise ValueError(f"no number of samples shows a quantile of {q}: it must lie between 0 and 1")
     n = 2
     while scipy_stats.binom.cdf(1, n, 1 - q) > 1 - confidence:
         n += 1
@@ -45,17 +53,20 @@ def quantile(samples: Sequence[float], q: float, *, confidence: float = 0.95) ->
     """The q-quantile with an order-statistic interval (exact, no assumption about the distribution).
 
     None for no samples, and for tails (q ≥ 0.9) with fewer than `needed(q)` samples. A failed request belongs into
-    `samples` as infinity: it then sits in the tail where it hurts.
+    `samples` as infinity: it then sits in the tail where it hurts. Raises ValueError for NaN and unless 0 < q < 1.
     """
     ordered = np.sort(np.asarray(samples, dtype=float))
+    if np.isnan(ordered).any() or not 0 < q < 1:
+        raise ValueError(f"quantile {q} of {len(ordered)} samples, {np.isnan(ordered).sum()} of them not a number")
     n = len(ordered)
     if n == 0 or (q >= 0.9 and n < needed(q)):
         return None
-    value = float(ordered[min(n - 1, max(0, ceil(q * n) - 1))])
+    value = float(ordered[min(n - 1, max(0, ceil(round(q * n, 9)) - 1))])  # 0.07 × 100 is 7.000000000000001
     below = int(scipy_stats.binom.ppf((1 - confidence) / 2, n, q)) - 1
     above = int(scipy_stats.binom.ppf((1 + confidence) / 2, n, q))
     held = below >= 0 and above < n
-    return Estimate(value, float(ordered[below]) if held else None, float(ordered[above]) if held else None, n, ESTIMATOR)
+    lo, hi = (float(ordered[below]), float(ordered[above])) if held else (None, None)
+    return Estimate(value, lo, hi, n, ESTIMATOR)
 
 
 def median(samples: Sequence[float]) -> Estimate | None:
@@ -74,21 +85,31 @@ def mean(values: Sequence[float], *, confidence: float = 0.95) -> Estimate | Non
     return Estimate(centre, centre - half, centre + half, n, "mean, Student t")
 
 
-def ratio(slower: Sequence[float], faster: Sequence[float], *, confidence: float = 0.95, resamples: int = 4000) -> Estimate | None:
-    """Median(slower) ÷ median(faster) with a percentile-bootstrap interval (seeded: the same samples, the same answer)."""
-    if not len(slower) or not len(faster) or not np.median(faster):
-        return None
+def ratio(slower: Sequence[float], faster: Sequence[float], *, confidence: float = 0.95,
+          resamples: int = 4000) -> Estimate | None:
+    """Median(slower) ÷ median(faster) with a percentile-bootstrap interval (seeded: the same samples, the same answer).
+
+    None for no samples, or where a median is infinite (most requests failed) or the divisor zero.
+    """
     a, b = np.asarray(slower, dtype=float), np.asarray(faster, dtype=float)
+    if not len(a) or not len(b) or not np.isfinite([np.median(a), np.median(b)]).all() or not np.median(b):
+        return None
     value = float(np.median(a) / np.median(b))
     if min(len(a), len(b)) < 3:
         return Estimate(value, None, None, min(len(a), len(b)), "ratio of medians")
-    boot = scipy_stats.bootstrap((a, b), lambda x, y, axis: np.median(x, axis=axis) / np.median(y, axis=axis), method="percentile",
-                                 confidence_level=confidence, n_resamples=resamples, rng=np.random.default_rng(0), paired=False)
+    boot = scipy_stats.bootstrap((a, b), lambda x, y, axis: np.median(x, axis=axis) / np.median(y, axis=axis),
+                                 method="percentile", confidence_level=confidence, n_resamples=resamples,
+                                 rng=np.random.default_rng(0), paired=False)
     lo, hi = boot.confidence_interval
     return Estimate(value, float(lo), float(hi), min(len(a), len(b)), "ratio of medians, percentile bootstrap")
 
 
 def noise_floor(repeats: Sequence[Sequence[float]]) -> float | None:
-    """The largest relative difference of medians between A/A repeats of one thing: a smaller difference is no difference."""
+    """The largest relative difference of medians between A/A repeats of one thing: a smaller one is no difference.
+
+    None for fewer than two repeats, or a median that is zero or infinite.
+    """
     medians = [float(np.median(r)) for r in repeats if len(r)]
-    return None if len(medians) < 2 else max(medians) / min(medians) - 1
+    if len(medians) < 2 or min(medians) <= 0 or not isfinite(max(medians)):
+        return None
+    return max(medians) / min(medians) - 1
