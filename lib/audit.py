@@ -1,7 +1,7 @@
-"""Physics checks: what no honest measurement can break. Each returns None when it passes, else the sentence that goes with the point.
+"""Physics checks: what no honest measurement can break. Each returns None or the sentence for the point.
 
-Pure functions of a point's numbers. A check that lacks its input is not called; none passes by default. Tolerances are stated where
-they are used: they cover the noise of the ceiling itself, not the wish to pass.
+Pure functions of a point's numbers. A check that lacks its input is not called; none passes by default. Tolerances are
+stated where they are used: they cover the noise of the ceiling itself, not the wish to pass.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ SLACK = 0.10  # a measured ceiling is itself uncertain by about this much on a s
 def tpot_adds_up(ttft_s: float, last_s: float, tokens: int, first_tokens: int, tpot_s: float) -> str | None:
     """1. The tokens after the first event, each taking TPOT, fill the time from the first event to the last."""
     expected = (last_s - ttft_s) / (tokens - first_tokens)
-    return None if abs(tpot_s - expected) <= 0.01 * expected else f"TPOT {tpot_s:.6f} s, but (last − first)/(n − k₁) is {expected:.6f} s"
+    if abs(tpot_s - expected) <= 0.01 * expected:
+        return None
+    return f"TPOT {tpot_s:.6f} s, but (last − first)/(n − k₁) is {expected:.6f} s"
 
 
 def littles_law(concurrency: float, finished_per_s: float, latency_s: float, *, tolerance: float = 0.1) -> str | None:
@@ -32,7 +34,8 @@ def decode_floor(tpot_s: float, bytes_per_step: float, bandwidth: float, *, cach
     floor_s = max(0.0, bytes_per_step - cache_bytes) / bandwidth
     if tpot_s >= floor_s * (1 - SLACK):
         return None
-    return f"TPOT {tpot_s * 1e3:.2f} ms is below the {floor_s * 1e3:.2f} ms that reading {bytes_per_step / 1e6:.0f} MB takes"
+    read = f"reading {bytes_per_step / 1e6:.0f} MB"
+    return f"TPOT {tpot_s * 1e3:.2f} ms is below the {floor_s * 1e3:.2f} ms that {read} takes"
 
 
 def prefill_floor(ttft_s: float, flops: float, rate: float) -> str | None:
@@ -43,10 +46,12 @@ def prefill_floor(ttft_s: float, flops: float, rate: float) -> str | None:
 
 
 def stored_precision(bits_per_weight: float, claimed: str) -> str | None:
-    """4a. Weights on disk or in memory weigh what the claimed precision implies (scales and unquantised tensors included)."""
+    """4a. Weights weigh what the claimed precision implies (scales and unquantised tensors included)."""
     bands = {"16-bit": (15.5, 16.6), "INT8": (7.9, 9.5), "INT4": (4.0, 6.3), "Q4_1": (4.5, 6.6), "Q4_K_M": (4.5, 6.6)}
     low, high = bands[claimed]
-    return None if low <= bits_per_weight <= high else f"{bits_per_weight:.2f} bits a weight is not {claimed} ({low}–{high})"
+    if low <= bits_per_weight <= high:
+        return None
+    return f"{bits_per_weight:.2f} bits a weight is not {claimed} ({low}–{high})"
 
 
 def batch_ran(running_per_step: float, concurrency: int) -> str | None:
@@ -61,11 +66,14 @@ def client_lag(lag_s: Sequence[float], *, budget_s: float) -> str | None:
     if not lag_s:
         return "the client's lag was not measured"
     worst = float(np.quantile(lag_s, 0.99))
-    return None if worst <= budget_s else f"the client lagged {worst * 1e3:.1f} ms (p99), {budget_s * 1e3:.0f} ms are allowed"
+    if worst <= budget_s:
+        return None
+    return f"the client lagged {worst * 1e3:.1f} ms (p99), {budget_s * 1e3:.0f} ms are allowed"
 
 
-def lengths(output_tokens: Sequence[int | None], asked: int, prompt_tokens: Sequence[int | None], sent: int) -> str | None:
-    """6a. Every answer has the length that was asked, every prompt the length that was sent, as the server counted them."""
+def lengths(output_tokens: Sequence[int | None], asked: int, prompt_tokens: Sequence[int | None],
+            sent: int) -> str | None:
+    """6a. Every answer is as long as was asked, every prompt as long as was sent, as the server counted them."""
     if odd := sorted({str(n) for n in output_tokens if n != asked}):
         return f"asked for {asked} output tokens, got {', '.join(odd)}"
     if odd := sorted({str(n) for n in prompt_tokens if n != sent}):
@@ -93,6 +101,8 @@ def undisturbed(host: Mapping[str, float | str | None], *, cores: int, share: fl
     wall, other, steal = host.get("wall_s"), host.get("other_cpu_s"), host.get("steal_s")
     if not isinstance(wall, float) or not wall:
         return "the window was not sampled"
+    if not isinstance(other, float):
+        return f"what other processes took is not known: {host.get('status') or 'nobody looked'}"
     for what, seconds in (("other processes", other), ("the hypervisor", steal)):
         if isinstance(seconds, float) and seconds > share * wall * cores:
             return f"{what} took {seconds / wall / cores:.0%} of the processors"
