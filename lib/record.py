@@ -1,8 +1,8 @@
 """Runs and points: what was measured, by whom, kept so that a kill at any instant loses at most the point in flight.
 
-A run is a directory: `run.json` says who measured and how, `points.jsonl` holds one setting a line with its raw samples,
-Parquet files hold long series. Statistics are never stored, always derived. Refuses to mix methods or machines in one
-comparison, to append after a damaged line, and to promote what was measured on a dirty tree or failed its audit.
+A run is a directory: `run.json` says who measured and how, `points.jsonl` holds one setting a line with its raw
+samples, Parquet files hold long series. Statistics are never stored, always derived. Refuses NaN, to mix methods or
+machines in one comparison, and to promote what was measured on a dirty tree or failed its audit.
 """
 
 from __future__ import annotations
@@ -82,7 +82,10 @@ class Run:
         return next((p for p in self.points() if p.key == canonical(setting) and p.status == "ok"), None)
 
     def add(self, point: Point) -> Point:
-        """Append `point` in one write and push it to the disk. Raises RecordFull and leaves the record whole."""
+        """Append `point` in one write and push it to the disk. Raises RecordFull and leaves the record whole.
+
+        Raises ValueError for NaN and infinity, which JSON does not know: what was not measured is None.
+        """
         stamped = Point(**{**_fields(point), "utc": point.utc or _now()})
         line = (json.dumps(_fields(stamped), allow_nan=False) + "\n").encode()
         fd = os.open(self.path / "points.jsonl", os.O_RDWR | os.O_CREAT, 0o644)
@@ -95,8 +98,7 @@ class Run:
                 os.fsync(fd)
             except OSError as error:
                 os.ftruncate(fd, end)
-                raise RecordFull(error.errno, f"could not write a point to {self.path}: {error.strerror}; "
-                                              "free some space and rerun, what was measured is kept") from error
+                raise _full(self.path, "a point", error) from error
         finally:
             os.close(fd)
         return stamped
@@ -104,8 +106,12 @@ class Run:
     def series(self, name: str, frame: pd.DataFrame) -> Path:
         """Keep a long series beside the points, written whole or not at all."""
         target, half = self.path / f"{name}.parquet", self.path / f".{name}.parquet.half"
-        frame.to_parquet(half, index=False)
-        half.replace(target)
+        try:
+            frame.to_parquet(half, index=False)
+            half.replace(target)
+        except OSError as error:
+            half.unlink(missing_ok=True)
+            raise _full(self.path, name, error) from error
         return target
 
     def frame(self) -> pd.DataFrame:
@@ -123,7 +129,7 @@ def canonical(setting: Mapping[str, Any]) -> str:
 
 def begin(notebook: str, *, parameters: Mapping[str, Any], environment: Mapping[str, Any], root: Path = RUNS,
           fresh: bool = False) -> Run:
-    """Continue this machine's latest run of the same method, parameters and software, or start one (`fresh`: always)."""
+    """Continue this machine's latest run of equal method, parameters and software, or start one (`fresh`: always)."""
     home = root / notebook / str(environment["machine_id"])
     if not fresh:
         for earlier in reversed(_runs(home)):
@@ -147,8 +153,8 @@ def load(path: Path) -> Run:
     header = json.loads((path / "run.json").read_text())
     if header["schema"] != SCHEMA:
         raise ValueError(f"{path}: schema {header['schema']}, this code reads {SCHEMA}")
-    return Run(path, header["notebook"], header["run_id"], header["method"], header["parameters"], header["environment"],
-               header["git"], header["utc"])
+    return Run(path, header["notebook"], header["run_id"], header["method"], header["parameters"],
+               header["environment"], header["git"], header["utc"])
 
 
 def runs(notebook: str, *, roots: Sequence[Path] = (RUNS, REFERENCE)) -> list[Run]:
@@ -166,7 +172,7 @@ def comparable(*rows: Mapping[str, Any]) -> None:
 
 
 def promote(source: Path, *, to: Path = REFERENCE) -> Path:
-    """Copy a run to the reference runs. Raises ValueError for a dirty tree, an unaudited or an incomplete run."""
+    """Copy a run to the reference runs. Raises ValueError for a dirty tree, no points, or one that is not audited."""
     run = load(source)
     points = run.points()
     if run.git["dirty"]:
@@ -176,7 +182,8 @@ def promote(source: Path, *, to: Path = REFERENCE) -> Path:
     for point in points:
         failed = [f"{check}: {why}" for check, why in point.audit.items() if why]
         if point.status == "ok" and (failed or not point.audit):
-            raise ValueError(f"{run.run_id} has a point that did not pass its audit: {point.key} ({'; '.join(failed) or 'no audit'})")
+            why = "; ".join(failed) or "no audit"
+            raise ValueError(f"{run.run_id} has a point that did not pass its audit: {point.key} ({why})")
     target = to / run.notebook / run.machine_id / run.run_id
     half = target.with_name(f".{target.name}.half")
     shutil.rmtree(half, ignore_errors=True)
@@ -185,6 +192,11 @@ def promote(source: Path, *, to: Path = REFERENCE) -> Path:
         shutil.rmtree(target)
     half.rename(target)
     return target
+
+
+def _full(path: Path, what: str, error: OSError) -> RecordFull:
+    return RecordFull(error.errno, f"could not write {what} to {path}: {error.strerror or error}; "
+                                   "free some space and rerun, what was measured is kept")
 
 
 def _fields(point: Point) -> dict[str, Any]:
