@@ -1,7 +1,7 @@
 """Background sampling of GPU (NVML) and host (a process tree) while something is measured.
 
-It runs on a thread of the process that looks on, never of the one that is measured, and accounts for its own cost. A value that
-cannot be read is None with a status that says why, never zero.
+It runs on a thread of the process that looks on, never of the one that is measured, and accounts for its own cost. A
+value that cannot be read is None with a status that says why, never zero.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Nvml:
         self._nvml, self._pids = pynvml, set(pids)
         pynvml.nvmlInit()
         self._gpu = pynvml.nvmlDeviceGetHandleByIndex(index)
-        self.status: str | None = None
+        count = pynvml.nvmlDeviceGetCount()
+        self.status: str | None = f"{count} GPUs, only number {index} was watched" if count > 1 else None
 
     def read(self) -> dict[str, float | None]:
         nvml, gpu = self._nvml, self._gpu
@@ -60,7 +61,8 @@ class Nvml:
         }
 
     def _of_processes(self) -> float | None:
-        used = [p.usedGpuMemory for p in self._nvml.nvmlDeviceGetComputeRunningProcesses(self._gpu) if p.pid in self._pids]
+        running = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._gpu)
+        used = [process.usedGpuMemory for process in running if process.pid in self._pids]
         return None if not used or None in used else float(sum(used))
 
     def _ask(self, question: Any) -> float | None:
@@ -72,12 +74,13 @@ class Nvml:
         return None if answer is None else float(answer)
 
 
-# NVML's reasons that mean "slower than asked": software and hardware slowdown, thermal, power brake (not idle, not settings).
+# NVML's reasons that mean "slower than asked": hardware slowdown, thermal in soft- and hardware, power brake (not idle,
+# not settings, not the power cap a card lives with).
 _SLOWDOWN = 0x08 | 0x20 | 0x40 | 0x80
 
 
 class Tree:
-    """CPU seconds and resident memory of a process and all below it, and the CPU the rest of the machine took meanwhile."""
+    """CPU seconds and resident memory of a process and all below it, and the CPU of the whole machine meanwhile."""
 
     REFRESH = 10  # reads between two searches for new children: walking /proc is what sampling costs
 
@@ -98,7 +101,8 @@ class Tree:
         for process in self._family:
             try:
                 times = process.cpu_times()
-                cpu_s += times.user + times.system
+                # what children used goes to their parent when they end, so the sum never falls
+                cpu_s += times.user + times.system + times.children_user + times.children_system
                 rss += process.memory_info().rss
             except psutil.NoSuchProcess:
                 continue
@@ -112,7 +116,7 @@ class Tree:
 
 @dataclass(slots=True)
 class Sampler:
-    """Read every probe each `period_s` until the block ends: `with Sampler([Tree(pid), gpu]) as seen: …; seen.frame()`."""
+    """Read every probe each `period_s` until the block ends: `with Sampler([Tree(pid), gpu()]) as seen: …`."""
 
     probes: Sequence[Probe]
     period_s: float = 0.1
@@ -157,7 +161,7 @@ class Sampler:
         return pd.DataFrame(self.rows)
 
     def summary(self) -> dict[str, float | str | None]:
-        """Peak memory, CPU seconds of the tree and of everything else, energy by counter and by power, throttling; None unknown."""
+        """Peak memory, CPU seconds of the tree and of all else, energy by counter and by power, throttling; or None."""
         seen = self.frame()
 
         def of(column: str, how: str) -> float | None:
