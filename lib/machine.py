@@ -1,7 +1,7 @@
 """Who measured: a fingerprint without names of hosts or users, and the ceilings this machine really has.
 
-Ceilings are measured first and read beside published peaks where those are known; unknown is None. Refuses to guess a peak from
-a product's name: what is not in data/published/peaks.csv is not known.
+Ceilings are measured first and read beside published peaks where those are known; unknown is None. Refuses to guess a
+peak from a product's name: what is not in data/published/peaks.csv is not known.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Machine:
 
     @property
     def machine_id(self) -> str:
-        hardware = canonical({"cpu": self.cpu, "cores": self.cores, "isa": self.isa, "memory_gib": round(self.memory_bytes / 2**30),
-                              "gpus": [gpu.name for gpu in self.gpus]})
+        hardware = canonical({"cpu": self.cpu, "cores": self.cores, "isa": self.isa,
+                              "memory_gib": round(self.memory_bytes / 2**30), "gpus": [gpu.name for gpu in self.gpus]})
         label = self.gpus[0].name if self.gpus else self.cpu
         slug = "-".join("".join(c if c.isalnum() else " " for c in label.lower()).split())[:32]
         return f"{slug}-{self.cores}c-{hashlib.sha256(hardware.encode()).hexdigest()[:6]}"
@@ -62,14 +62,15 @@ class Machine:
     def environment(self, **versions: str) -> dict[str, Any]:
         """What goes into run.json. `versions`: engines in isolated environments, name -> version."""
         packages = {**self.packages, **versions}
-        software = canonical({"python": self.python, "packages": packages, "drivers": [gpu.driver for gpu in self.gpus]})
-        return {"machine_id": self.machine_id, "stack_id": hashlib.sha256(software.encode()).hexdigest()[:8], **asdict(self),
-                "packages": packages}
+        drivers = [gpu.driver for gpu in self.gpus]
+        software = canonical({"python": self.python, "packages": packages, "drivers": drivers})
+        stack_id = hashlib.sha256(software.encode()).hexdigest()[:8]
+        return {"machine_id": self.machine_id, "stack_id": stack_id, **asdict(self), "packages": packages}
 
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """A measured limit. `unit` is "B/s" or "FLOP/s"; `rate` is None where it could not be measured, and `reason` says why."""
+    """A measured limit in `unit` ("B/s" or "FLOP/s"); `rate` is None where it could not be measured: see `reason`."""
 
     name: str
     unit: str
@@ -91,15 +92,18 @@ def here() -> Machine:
             packages[name] = version(name)
         except PackageNotFoundError:
             continue
-    return Machine(cpu=_cpu_name(info), cores=psutil.cpu_count(logical=False) or os.cpu_count() or 1, threads=os.cpu_count() or 1,
-                   isa=tuple(f for f in wanted if f in flags), l3_bytes=_l3(), memory_bytes=psutil.virtual_memory().total,
-                   governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"), hypervisor="hypervisor" in flags,
-                   gpus=gpus, gpu_status=status, system=f"{platform.system()} {platform.release().split('-')[0]}",
-                   python=platform.python_version(), packages=packages)
+    threads = os.cpu_count() or 1
+    return Machine(cpu=_cpu_name(info), cores=psutil.cpu_count(logical=False) or threads, threads=threads,
+                   isa=tuple(f for f in wanted if f in flags), l3_bytes=_l3(),
+                   memory_bytes=psutil.virtual_memory().total,
+                   governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+                   hypervisor="hypervisor" in flags, gpus=gpus, gpu_status=status,
+                   system=f"{platform.system()} {platform.release().split('-')[0]}", python=platform.python_version(),
+                   packages=packages)
 
 
 def ceilings(*, device: str = "cpu", budget_s: float = 1.0) -> list[Ceiling]:
-    """Measured limits of `device`: read bandwidth (one core and all), matmul rate per precision. Takes ~6 × `budget_s`."""
+    """Measured limits of `device`: read bandwidth (one core and all), matmul rate per precision; ~6 × `budget_s`."""
     import torch
 
     measured = []
@@ -111,8 +115,7 @@ def ceilings(*, device: str = "cpu", budget_s: float = 1.0) -> list[Ceiling]:
                 torch.set_num_threads(count)
             measured.append(_bandwidth(device, count, budget_s))
         torch.set_num_threads(cores)
-        for precision in ("float32", "bfloat16", "float16", "int8"):
-            measured.append(_matmul(device, precision, budget_s))
+        measured += [_matmul(device, precision, budget_s) for precision in ("float32", "bfloat16", "float16", "int8")]
     finally:
         torch.set_num_threads(threads)
     return measured
@@ -121,7 +124,8 @@ def ceilings(*, device: str = "cpu", budget_s: float = 1.0) -> list[Ceiling]:
 def peak(name: str, *, table: Path = PUBLISHED / "peaks.csv") -> dict[str, str] | None:
     """The published peak of the device called `name`, with its source; None if nobody wrote it down for us."""
     with table.open() as rows:
-        return next((row for row in csv.DictReader(rows) if row["device"].lower() in name.lower()), None)
+        called = name.removeprefix("NVIDIA ").lower()  # the whole name: an L40 is no L4, a GH200 no H200
+        return next((row for row in csv.DictReader(rows) if row["device"].lower() == called), None)
 
 
 def _bandwidth(device: str, threads: int, budget_s: float) -> Ceiling:
@@ -136,7 +140,7 @@ def _bandwidth(device: str, threads: int, budget_s: float) -> Ceiling:
 
 
 def _matmul(device: str, precision: str, budget_s: float) -> Ceiling:
-    """Square matrices, grown until one product takes a fair part of the budget; a precision without a fast path says so."""
+    """Square matrices, grown until one product takes a fair part of the budget; a slow precision says so."""
     import torch
 
     dtype = getattr(torch, precision)
@@ -155,7 +159,8 @@ def _matmul(device: str, precision: str, budget_s: float) -> Ceiling:
             n *= 2
             timing = measure(product(n), budget_s=0.05, warmup_s=0, at_least=2, sync=_sync(device))
         if n < 512:
-            return Ceiling(name, unit, None, None, 0, f"no fast path: {2 * n**3 / min(timing.samples_s) / 1e9:.1f} GFLOP/s at {n}×{n}")
+            gflops = 2 * n**3 / min(timing.samples_s) / 1e9
+            return Ceiling(name, unit, None, None, 0, f"no fast path: {gflops:.1f} GFLOP/s at {n}×{n}")
         timing = measure(product(n), budget_s=budget_s, sync=_sync(device))
     except RuntimeError as error:
         return Ceiling(name, unit, None, None, 0, f"not supported: {str(error).splitlines()[0]}")
@@ -167,7 +172,8 @@ def _sync(device: str) -> Callable[[], object] | None:
         return None
     import torch
 
-    return torch.cuda.synchronize
+    wait: Callable[[], object] = torch.cuda.synchronize
+    return wait
 
 
 def _gpus() -> tuple[tuple[Gpu, ...], str]:
@@ -187,7 +193,8 @@ def _gpus() -> tuple[tuple[Gpu, ...], str]:
                 mig = bool(pynvml.nvmlDeviceGetMigMode(handle)[0])
             except pynvml.NVMLError_NotSupported:
                 mig = False
-            found.append(Gpu(str(pynvml.nvmlDeviceGetName(handle)), int(pynvml.nvmlDeviceGetMemoryInfo(handle).total), driver, mig))
+            memory_bytes = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+            found.append(Gpu(str(pynvml.nvmlDeviceGetName(handle)), memory_bytes, driver, mig))
         return tuple(found), f"{len(found)} GPU" if found else "no GPU: NVML counts none"
     finally:
         pynvml.nvmlShutdown()
@@ -202,7 +209,9 @@ def _cpuinfo() -> dict[str, str]:
 def _cpu_name(info: dict[str, str]) -> str:
     """A hypervisor may shorten the name ("AMD EPYC"): family and model tell two of them apart."""
     name = info.get("model name") or platform.processor() or platform.machine()
-    return f"{name} (family {info['cpu family']}, model {info['model']})" if "cpu family" in info and "model" in info else name
+    if "cpu family" not in info or "model" not in info:
+        return name
+    return f"{name} (family {info['cpu family']}, model {info['model']})"
 
 
 def _l3() -> int | None:
