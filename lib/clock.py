@@ -1,4 +1,4 @@
-"""measure(): time a piece of work in this process. Budgets are seconds, raw samples are kept, unrest is reported, not hidden."""
+"""measure(): time a piece of work in this process. Budgets are seconds, raw samples are kept, unrest is reported."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def measure(work: Callable[[], object], *, budget_s: float = 2.0, warmup_s: floa
             sync: Callable[[], object] | None = None, now: Callable[[], int] = perf_counter_ns) -> Timing:
     """Run `work` for `warmup_s`, then for `budget_s` (at least `at_least` times), one sample a call.
 
-    `sync` waits for a device (torch.cuda.synchronize) and is called inside every sample. Raises ValueError for no budget.
+    `sync` waits for a device (torch.cuda.synchronize), inside every sample. Raises ValueError for no budget.
     """
     if budget_s <= 0 or at_least < 1:
         raise ValueError(f"nothing to measure: budget {budget_s} s, at least {at_least} samples")

@@ -1,5 +1,7 @@
-"""How far a long measurement is and how long it will take, where the reader sits: in the notebook's cell while it runs, on the
-terminal elsewhere. Leaves nothing behind in a notebook's saved output."""
+"""How far a long measurement is and how long it will take, where the reader sits: in the notebook's cell or terminal.
+
+Leaves nothing behind in a notebook's saved output.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ class Progress:
         if _in_notebook():
             from IPython.display import clear_output
 
-            clear_output(wait=True)
+            clear_output(wait=True)  # type: ignore[no-untyped-call]
             print(line)
         elif sys.stdout.isatty():
             print(f"\r\033[K{line}", end="", flush=True)
@@ -44,14 +46,14 @@ class Progress:
         if _in_notebook():
             from IPython.display import clear_output
 
-            clear_output()
+            clear_output()  # type: ignore[no-untyped-call]
 
 
 def _in_notebook() -> bool:
     """Whether a Jupyter kernel runs us."""
     if "IPython" not in sys.modules:
         return False
-    from IPython import get_ipython  # type: ignore[attr-defined]
+    from IPython import get_ipython
 
-    shell = get_ipython()  # type: ignore[no-untyped-call]
+    shell = get_ipython()
     return shell is not None and hasattr(shell, "kernel")

@@ -1,4 +1,4 @@
-"""A model as physics sees it: its shape, its weights on disk, and what a token must therefore cost in bytes and FLOPs."""
+"""A model as physics sees it: its shape, its weights on disk, and what a token must cost in bytes and FLOPs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Shape:
         return 2 * self.layers * self.kv_heads * self.head_dim * element_bytes
 
     def prefill_flops(self, tokens: int) -> float:
-        """Multiply-adds count 2. Every layer sees every token, the head only the last; attention is causal, hence half a square."""
+        """Multiply-adds count 2. Layers see every token, the head only the last; attention is causal: half a square."""
         matrices = 2 * self.layers * self.layer_parameters * tokens + 2 * self.vocab * self.hidden
         return matrices + 2 * self.layers * self.heads * self.head_dim * tokens**2
 
@@ -69,17 +69,18 @@ class Model:
 
 def load(family: Family) -> Model:
     config = json.loads((family.hf / "config.json").read_text())
-    heads = config["num_attention_heads"]
+    heads, hidden = config["num_attention_heads"], config["hidden_size"]
     return Model(family.name, Shape(
-        layers=config["num_hidden_layers"], hidden=config["hidden_size"], intermediate=config["intermediate_size"], heads=heads,
-        kv_heads=config.get("num_key_value_heads", heads), head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        vocab=config["vocab_size"], context=config["max_position_embeddings"], tied=bool(config.get("tie_word_embeddings"))), family)
+        layers=config["num_hidden_layers"], hidden=hidden, intermediate=config["intermediate_size"], heads=heads,
+        kv_heads=config.get("num_key_value_heads", heads), head_dim=config.get("head_dim") or hidden // heads,
+        vocab=config["vocab_size"], context=config["max_position_embeddings"],
+        tied=bool(config.get("tie_word_embeddings"))), family)
 
 
 def _safetensors_bytes(path: Path) -> int:
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+    return max(int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__")
 
 
 def _gguf_bytes(path: Path) -> int:

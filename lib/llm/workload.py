@@ -1,7 +1,8 @@
 """What is asked of an engine: token ids, the same for every engine, unique, seeded and hashed.
 
-Prompts are windows of real English prose at random places, so that the text an engine writes is text too. Ids are sent, never text:
-a prompt has the length it says, whatever the tokenizer. Refuses workloads that cannot be unique or do not fit the context.
+Prompts are windows of real English prose at random places, so that what an engine writes is text too. Ids are sent,
+never text: a prompt has the length it says, whatever the tokenizer. Refuses workloads that cannot be unique or do not
+fit the context.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ class Workload:
         return self.prompt_tokens + self.output_tokens
 
     def prompts(self, corpus: tuple[int, ...], *, context: int | None = None) -> list[list[int]]:
-        """The prompts, cut from `corpus` (token ids). Raises ValueError when they do not fit `context` or cannot be unique."""
+        """Prompts cut from `corpus` (ids). Raises ValueError when they do not fit `context` or cannot be unique."""
         if context is not None and self.context > context:
             raise ValueError(f"{self.prompt_tokens} + {self.output_tokens} tokens do not fit a context of {context}")
         places = len(corpus) - self.prompt_tokens
         if places < 4 * self.requests:
-            raise ValueError(f"a text of {len(corpus)} tokens is too short for {self.requests} unique prompts of {self.prompt_tokens}")
+            raise ValueError(f"a text of {len(corpus)} tokens is too short for {self.requests} unique prompts of "
+                             f"{self.prompt_tokens}")
         rng = np.random.default_rng([self.seed, self.prompt_tokens, self.output_tokens])
         seen: set[tuple[int, ...]] = set()
         chosen: list[list[int]] = []
@@ -65,4 +67,5 @@ def corpus(tokenizer: Path, *, text: Path = INPUTS / "prose.txt") -> tuple[int, 
     """The prose as token ids of the tokenizer in directory `tokenizer`, without special tokens."""
     from tokenizers import Tokenizer
 
-    return tuple(Tokenizer.from_file(str(tokenizer / "tokenizer.json")).encode(text.read_text(), add_special_tokens=False).ids)
+    words = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    return tuple(words.encode(text.read_text(encoding="utf-8"), add_special_tokens=False).ids)
