@@ -213,9 +213,10 @@ def _lines(path: Path) -> Iterator[Point]:
 def _whole(fd: int) -> int:
     """Where the last whole line ends; a torn tail is cut off."""
     size = os.fstat(fd).st_size
-    end = os.pread(fd, size, 0).rfind(b"\n") + 1 if size else 0
-    if end < size:
-        os.ftruncate(fd, end)
+    if not size or os.pread(fd, 1, size - 1) == b"\n":
+        return size
+    end = os.pread(fd, size, 0).rfind(b"\n") + 1
+    os.ftruncate(fd, end)
     return end
 
 
