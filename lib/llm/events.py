@@ -18,6 +18,9 @@ from lib.llm.client import Exchange
 # How many output tokens the answer holds up to and with this event, if the event says so.
 TokensIn: TypeAlias = Callable[[Mapping[str, Any]], int | None]
 
+# What reading an event of another shape than ours raises: no JSON, numbers where objects should be, nested too deep.
+UNREADABLE = (ValueError, TypeError, AttributeError, KeyError, RecursionError, OverflowError)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -65,7 +68,7 @@ def body(reads: list[tuple[int, bytes]]) -> tuple[int, list[tuple[int, bytes]], 
     for answer.now, data in reads:
         try:
             parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             wrong = f"not HTTP: {error}"
             break
     answer.status = parser.get_status_code() if reads else 0
@@ -90,30 +93,38 @@ def answer(exchange: Exchange, tokens_in: TokensIn, *, start_ns: int = 0, retoke
     stamps: list[float] = []
     counts: list[int] = []
     texts: list[str] = []
-    usage: dict[str, Any] = {}
+    usage: dict[str, int] = {}
+    cached: int | None = None
+    events = 0
     server: dict[str, float] = {}
     for arrived_ns, payload in sse(pieces) if status == 200 else ():
         if payload == b"[DONE]":
             break
+        events += 1
         try:
             event = json.loads(payload)
-        except ValueError as bad:
-            error = error or f"an event is not JSON: {bad}"
+            if event.get("error") is not None:
+                error = error or f"error event: {_message(event['error'])}"
+                continue
+            choices = event.get("choices") or ()
+            said = event.get("usage") or next((c["usage"] for c in choices if c.get("usage")), None) or {}
+            told = {key: int(said[key]) for key in ("prompt_tokens", "completion_tokens") if said.get(key) is not None}
+            cached = (said.get("prompt_tokens_details") or {}).get("cached_tokens", cached)
+            timings = {k: float(v) for k, v in (event.get("timings") or {}).items() if isinstance(v, int | float)}
+            text = "".join(c.get("text") or (c.get("delta") or {}).get("content") or "" for c in choices)
+            count = None if (so_far := tokens_in(event)) is None else int(so_far)
+        except UNREADABLE as bad:
+            error = error or f"an event cannot be read ({type(bad).__name__}: {str(bad)[:100]}): {payload[:100].decode(errors='replace')}"
             continue
-        if "error" in event:
-            error = error or f"error event: {_message(event['error'])}"
-            continue
-        choices = event.get("choices") or ()
-        said = event.get("usage") or next((c["usage"] for c in choices if c.get("usage")), None)
-        usage.update(said or {})
-        server.update({k: float(v) for k, v in (event.get("timings") or {}).items() if isinstance(v, int | float)})
-        text = "".join(c.get("text") or (c.get("delta") or {}).get("content") or "" for c in choices)
+        usage.update(told)
+        server.update(timings)
         texts.append(text)
-        count = tokens_in(event)
         if (count > (counts[-1] if counts else 0)) if count is not None else bool(text):
             stamps.append((arrived_ns - exchange.sent_ns) / 1e9)
             if count is not None:
                 counts.append(count)
+    if status == 200 and not error and not events:
+        error = f"an answer without events: {_said(pieces)}"
     joined = "".join(texts)
     tokens, source = usage.get("completion_tokens"), "usage"
     if tokens is None and counts:
@@ -123,7 +134,7 @@ def answer(exchange: Exchange, tokens_in: TokensIn, *, start_ns: int = 0, retoke
     return Answer(number=exchange.number, due_s=(exchange.due_ns - exchange.sent_ns) / 1e9, sent_s=(exchange.sent_ns - start_ns) / 1e9,
                   stamps_s=tuple(stamps), counts=tuple(counts) if len(counts) == len(stamps) else (), text=joined, tokens=tokens,
                   tokens_from=source if tokens is not None else None, prompt_tokens=usage.get("prompt_tokens"),
-                  cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"), server=server, error=error)
+                  cached_tokens=cached, server=server, error=error)
 
 
 def _said(pieces: list[tuple[int, bytes]]) -> str:
@@ -131,7 +142,7 @@ def _said(pieces: list[tuple[int, bytes]]) -> str:
     raw = b"".join(data for _, data in pieces).decode(errors="replace")
     try:
         return _message(json.loads(raw).get("error", raw))
-    except (ValueError, AttributeError):
+    except UNREADABLE:
         return raw[:200]
 
 

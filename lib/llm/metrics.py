@@ -59,13 +59,22 @@ def e2e_s(answer: Answer) -> float | None:
     return answer.stamps_s[-1] if answer.stamps_s and not answer.error else None
 
 
+def e2e_sched_s(answer: Answer) -> float | None:
+    """Last token − intended send time."""
+    return None if (e2e := e2e_s(answer)) is None else e2e - answer.due_s
+
+
 def throughput(answers: Sequence[Answer], *, since_s: float, until_s: float) -> float | None:
-    """Output tokens stamped inside [since, until) ÷ its length, in tokens/s; partial answers count what arrived in the window."""
-    if until_s <= since_s:
+    """Output tokens stamped inside [since, until) ÷ its length, in tokens/s; partial answers count what arrived in the window.
+
+    None where nothing was answered at all, and where the tokens of an answer are unknown.
+    """
+    heard = [a for a in answers if a.stamps_s]
+    if until_s <= since_s or not heard or any(a.tokens is None for a in heard):
         return None
     inside = 0.0
-    for a in answers:
-        cumulative = a.counts or tuple((i + 1) * (a.tokens or 0) / len(a.stamps_s) for i in range(len(a.stamps_s)))
+    for a in heard:
+        cumulative: tuple[float, ...] = a.counts or tuple((i + 1) * (a.tokens or 0) / len(a.stamps_s) for i in range(len(a.stamps_s)))
         before = 0.0
         for stamp, total in zip(a.stamps_s, cumulative, strict=True):
             inside += (total - before) * (since_s <= a.sent_s + stamp < until_s)
@@ -75,12 +84,13 @@ def throughput(answers: Sequence[Answer], *, since_s: float, until_s: float) -> 
 
 def attainment(answers: Sequence[Answer], slo: Slo) -> float | None:
     """Share of the *attempted* requests that met the SLO; a failure is a miss. None when nothing was attempted."""
-    return sum(map(lambda a: good(a, slo), answers)) / len(answers) if answers else None
+    return sum(good(a, slo) for a in answers) / len(answers) if answers else None
 
 
 def good(answer: Answer, slo: Slo) -> bool:
+    """Met the SLO, as far as anybody can say: an answer of unknown length did not."""
     ttft, tpot = ttft_sched_s(answer), tpot_s(answer)
-    return ttft is not None and ttft <= slo.ttft_s and (tpot is None or tpot <= slo.tpot_s)
+    return ttft is not None and answer.tokens is not None and ttft <= slo.ttft_s and (tpot is None or tpot <= slo.tpot_s)
 
 
 def tail(values: Sequence[float | None]) -> list[float]:
