@@ -144,7 +144,7 @@ case ${1:-} in
     ;;
   "" | -*) bootstrap; exec python -m lib run "$@" ;;
   publish) shift; bootstrap; exec python -m lib publish "$@" ;;
-  lab) shift; bootstrap; exec jupyter lab --ip 127.0.0.1 --ServerApp.root_dir="$repo" "$@" ;;
+  lab) shift; bootstrap; exec jupyter lab --ip 127.0.0.1 --ServerApp.root_dir="$repo" $([ "$(id -u)" -ne 0 ] || echo --allow-root) "$@" ;;
   lock) shift; compile_lock "$@" ;;
   test)
     shift; bootstrap

@@ -1,8 +1,8 @@
 """The conductor of a measurement: workload → engine → client → events → metrics → audit → point, one straight way.
 
-A session owns a run, a machine with measured ceilings, and contenders. It starts each engine once, interleaves them in rounds so
-that a drift of the machine meets all alike, and writes a point a cell, so that a rerun measures only what is missing. What cannot
-run here becomes a row with its reason. Refuses bad settings before any engine starts.
+Each engine is started once and all are asked in turn, round by round, so that a drift of the machine meets all alike. A point is
+written a cell, so that a rerun measures only what is missing. What cannot run here becomes a row with its reason. Refuses bad
+settings before any engine starts.
 """
 
 from __future__ import annotations
@@ -17,108 +17,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib import audit, machine, record, sampler
-from lib.home import REFERENCE, RUNS
+from lib import audit, record, sampler
 from lib.llm import events, metrics
 from lib.llm.client import Client, Closed, Open, post
-from lib.llm.engines import llamacpp, transformers_, trtllm, vllm_
-from lib.llm.engines.engine import Engine, Spec, Unavailable
+from lib.llm.contender import Contender
+from lib.llm.engines.engine import Spec, Unavailable
 from lib.llm.engines.server import EngineDied, Server, serving
 from lib.llm.model import Model
+from lib.llm.session import Session
 from lib.llm.workload import Workload, corpus, digest
 from lib.progress import Progress
 
-ENGINES: dict[str, Engine] = {"vllm": vllm_, "llamacpp": llamacpp, "transformers": transformers_, "trtllm": trtllm}
 LAG_BUDGET_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
-    """An engine at a precision. `copy` tells two of the same apart, for A/A runs."""
-
-    engine: Engine
-    precision: str = "16-bit"
-    copy: int = 0
-
-    @property
-    def setting(self) -> dict[str, record.Scalar]:
-        return {"engine": self.engine.NAME, "precision": self.precision, **({"copy": self.copy} if self.copy else {})}
-
-
-def contenders(*wanted: str) -> list[Contender]:
-    """From "vllm" or "llamacpp:Q4_1". Raises ValueError with the valid names."""
-    chosen = []
-    for one in wanted:
-        name, _, precision = one.partition(":")
-        if name not in ENGINES:
-            raise ValueError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
-        chosen.append(Contender(ENGINES[name], precision or "16-bit"))
-    return chosen
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One notebook's measurements on this machine."""
+class Bench:
+    """What a cell is measured with and held against: all of it known before the first request."""
 
     run: record.Run
     model: Model
-    here: machine.Machine
-    ceilings: dict[str, float]
-    live: bool
-
-    @property
-    def device(self) -> str:
-        return "cuda" if self.here.gpus else "cpu"
-
-    @property
-    def bandwidth(self) -> float:
-        """Best measured read bandwidth, B/s."""
-        return max(rate for name, rate in self.ceilings.items() if name.startswith("read bandwidth"))
-
-    @property
-    def matmul(self) -> float:
-        """Best measured matmul rate of any precision, FLOP/s: no prefill can be faster, however it rounds."""
-        return max(rate for name, rate in self.ceilings.items() if name.startswith("matmul"))
-
-    def frame(self) -> pd.DataFrame:
-        """This machine's points and, beside them, the reference runs of other machines; `origin` says which."""
-        mine = self.run.frame().assign(origin="this run")
-        others = [run.frame().assign(origin="recorded") for run in latest(record.runs(self.run.notebook, roots=(REFERENCE,)))
-                  if run.method == self.run.method and run.run_id != self.run.run_id
-                  and (not self.live or run.machine_id != self.run.machine_id)]
-        return pd.concat([mine, *others] if self.live else (others or [mine]), ignore_index=True)
-
-
-def latest(runs: Sequence[record.Run]) -> list[record.Run]:
-    """The newest run of each machine."""
-    return list({run.machine_id: run for run in runs}.values())
-
-
-def session(notebook: str, *, profile: str, mode: str, model: Model, fresh: bool = False, **parameters: Any) -> Session:
-    """Open this machine's run of `notebook`, with its ceilings measured. Raises ValueError for an unknown profile or mode."""
-    for what, value, valid in (("profile", profile, ("smoke", "quick", "full")), ("mode", mode, ("auto", "live", "recorded"))):
-        if value not in valid:
-            raise ValueError(f"unknown {what} {value!r}; there are {', '.join(valid)}")
-    here = machine.here()
-    versions = {engine.NAME: engine.version() for engine in ENGINES.values() if engine.available() is None}
-    run = record.begin(notebook, parameters={"profile": profile, "model": model.name, **parameters}, root=RUNS, fresh=fresh,
-                       environment=here.environment(**versions))
-    live = mode != "recorded"
-    device = "cuda" if here.gpus else "cpu"
-    rates = ceilings(run, device=device, budget_s=0.3 if profile == "smoke" else 1.0) if live else {}
-    return Session(run, model, here, rates, live)
-
-
-def ceilings(run: record.Run, *, device: str, budget_s: float) -> dict[str, float]:
-    """The machine's limits by name, measured once a run and kept in it."""
-    held = [p for p in run.points() if p.setting.get("what") == "ceiling"]
-    if not held:
-        for one in machine.ceilings(device=device, budget_s=budget_s):
-            samples = {"seconds": list(one.timing.samples_s)} if one.timing else {}
-            checks = {"repeats": audit.repeats(one.timing.samples_s)} if one.timing else {}
-            held.append(run.add(record.Point({"what": "ceiling", "name": one.name, "device": device}, "ok" if one.rate else "skipped", one.reason,
-                                             samples, {"rate": one.rate, "unit": one.unit, "amount": one.amount}, checks)))
-    return {str(p.setting["name"]): float(p.facts["rate"]) for p in held if p.facts.get("rate")}
+    cores: int
+    cache_bytes: float
+    bandwidth: float
+    matmul: float
 
 
 def latency(s: Session, rivals: Sequence[Contender], *, prompt_tokens: Sequence[int], output_tokens: int, rounds: int,
@@ -130,8 +52,12 @@ def latency(s: Session, rivals: Sequence[Contender], *, prompt_tokens: Sequence[
 
 def sweep(s: Session, rivals: Sequence[Contender], works: dict[int, Workload], load: Closed | Open, *, rounds: int) -> pd.DataFrame:
     """Every contender × workload × round as a point; those already measured are kept. Engines are up together, asked in turn."""
-    if not s.live:
+    if s.here is None or s.model is None:
         return s.frame()
+    rates = s.ceilings()
+    bench = Bench(s.run, s.model, s.here.threads, float(s.here.l3_bytes or 0),
+                  max(rate for name, rate in rates.items() if name.startswith("read bandwidth")),
+                  max(rate for name, rate in rates.items() if name.startswith("matmul")))
     text = corpus(s.model.family.hf)
     longest = max(work.context for work in works.values())
     spec = {r: Spec(s.model, r.precision, context=-(-longest // 256) * 256, slots=in_flight(load), threads=s.here.threads, device=s.device)
@@ -141,7 +67,7 @@ def sweep(s: Session, rivals: Sequence[Contender], works: dict[int, Workload], l
     todo = [cell for cell in cells if s.run.measured(_setting(*cell, works, load)) is None]
     with contextlib.ExitStack() as stack:
         needed = [r for r in rivals if any(cell[0] == r for cell in todo)]
-        servers = dict(_start(s, needed, spec, stack))
+        servers = dict(_start(bench, needed, spec, stack))
         todo = [cell for cell in todo if cell[0] in servers]
         client = stack.enter_context(Client()) if todo else None
         with Progress(len(todo), f"{s.run.notebook}: measuring") as progress:
@@ -150,14 +76,14 @@ def sweep(s: Session, rivals: Sequence[Contender], works: dict[int, Workload], l
                 setting = _setting(rival, n, turn, works, load)
                 share = len(prompts[n]) // rounds
                 try:
-                    s.run.add(cell(s, client, servers[rival], setting, prompts[n][turn * share:(turn + 1) * share], works[n], load))
+                    s.run.add(cell(bench, client, servers[rival], setting, prompts[n][turn * share:(turn + 1) * share], works[n], load))
                 except EngineDied as death:
                     s.run.add(record.Point(setting, "failed", str(death)))
-                progress.advance(f"{rival.engine.NAME} {rival.precision}, {n} tokens, round {turn + 1}")
+                progress.advance(f"{rival.name}, {n} tokens, round {turn + 1}")
     return s.frame()
 
 
-def cell(s: Session, client: Client, server: Server, setting: dict[str, record.Scalar], prompts: list[list[int]], work: Workload,
+def cell(b: Bench, client: Client, server: Server, setting: dict[str, record.Scalar], prompts: list[list[int]], work: Workload,
          load: Closed | Open) -> record.Point:
     """One measured point: load, raw samples, what client, engine and host say, and the audit's word on all of it."""
     server.check()
@@ -170,16 +96,16 @@ def cell(s: Session, client: Client, server: Server, setting: dict[str, record.S
     after = settled(server, before, len(messages))
     answers = [events.answer(e, engine.tokens_in, start_ns=traffic.exchanges[0].sent_ns) for e in traffic.exchanges]
     name = "events-" + hashlib.sha256(record.canonical(setting).encode()).hexdigest()[:12]
-    s.run.series(name, _stamps(answers))
+    b.run.series(name, _stamps(answers))
     host = seen.summary()
     counted = {key: after[key] - before.get(key, 0.0) for key in after}
     facts = {"warmup": load.warmup, "asked_tokens": work.output_tokens, "sent_tokens": work.prompt_tokens, "prompts": digest(prompts),
-             "stored": engine.stored(spec), "weights_bytes": s.model.weights_bytes(engine.stored(spec)), "events": f"{name}.parquet",
+             "stored": engine.stored(spec), "weights_bytes": b.model.weights_bytes(engine.stored(spec)), "events": f"{name}.parquet",
              "lag_p99_s": float(np.quantile(traffic.lag_s, 0.99)) if traffic.lag_s else None, "client_cpu_s": traffic.cpu_s,
              "opened_late": traffic.opened_late, "server_prefill_s": prefill_s(answers, counted),
              "server_queue_s": per_request(counted, "queue_s"), "counters": counted, "host": host}
     measured = answers[load.warmup:]
-    verdicts = checks(s, measured, answers, work, counted, host, list(traffic.lag_s), facts, streams=in_flight(load))
+    verdicts = checks(b, measured, answers, work, counted, host, list(traffic.lag_s), facts, streams=in_flight(load))
     failures = [a.error for a in measured if a.error]
     wrong = [f"{check}: {why}" for check, why in verdicts.items() if why]
     status: record.Status = "failed" if len(failures) == len(measured) else "invalid" if wrong else "ok"
@@ -187,7 +113,7 @@ def cell(s: Session, client: Client, server: Server, setting: dict[str, record.S
     return record.Point(setting, status, reason, metrics.samples(answers), facts, verdicts)
 
 
-def checks(s: Session, measured: Sequence[events.Answer], answers: Sequence[events.Answer], work: Workload, counted: dict[str, float],
+def checks(b: Bench, measured: Sequence[events.Answer], answers: Sequence[events.Answer], work: Workload, counted: dict[str, float],
            host: dict[str, float | str | None], lag_s: Sequence[float], facts: dict[str, Any], *, streams: int) -> dict[str, str | None]:
     """The audit of one cell (numbers as in lib/audit.py). A check whose input this engine does not give is absent."""
     verdicts: dict[str, str | None] = {}
@@ -196,19 +122,19 @@ def checks(s: Session, measured: Sequence[events.Answer], answers: Sequence[even
         return verdicts
     tpots = [t for a in good if (t := metrics.tpot_s(a)) is not None]
     ttfts = [a.stamps_s[0] for a in good]
-    shape, fast = s.model.shape, min(good, key=lambda a: metrics.tpot_s(a) or np.inf)
+    shape, fast = b.model.shape, min(good, key=lambda a: metrics.tpot_s(a) or np.inf)
     if tpots:
         verdicts["1 tpot"] = next(filter(None, (audit.tpot_adds_up(a.stamps_s[0], a.stamps_s[-1], a.tokens or 0, a.counts[0] if a.counts else 1,
                                                                    metrics.tpot_s(a) or 0) for a in good if metrics.tpot_s(a) is not None)), None)
         stored_bytes = 2 if facts["stored"] in ("bf16", "f16") else None
         reads = shape.decode_bytes(facts["weights_bytes"], work.prompt_tokens if stored_bytes else 0)
-        verdicts["3 decode"] = audit.decode_floor(metrics.tpot_s(fast) or 0, reads, s.bandwidth, cache_bytes=float(s.here.l3_bytes or 0))
+        verdicts["3 decode"] = audit.decode_floor(metrics.tpot_s(fast) or 0, reads, b.bandwidth, cache_bytes=b.cache_bytes)
     busy = [metrics.e2e_s(a) or 0 for a in good]
     wall = max(a.sent_s + (metrics.e2e_s(a) or 0) for a in good) - min(a.sent_s for a in good)
     if len(good) > streams:
         verdicts["2 little"] = audit.littles_law(streams, len(good) / wall, float(np.mean(busy)), tolerance=0.1 + streams / len(good) * (streams > 1))
-    verdicts["3 prefill"] = audit.prefill_floor(min(ttfts), shape.prefill_flops(work.prompt_tokens), s.matmul)
-    verdicts["4 precision"] = audit.stored_precision(s.model.bits_per_weight(facts["stored"]), _claimed(facts["stored"]))
+    verdicts["3 prefill"] = audit.prefill_floor(min(ttfts), shape.prefill_flops(work.prompt_tokens), b.matmul)
+    verdicts["4 precision"] = audit.stored_precision(b.model.bits_per_weight(facts["stored"]), _claimed(facts["stored"]))
     if "running_per_step" in counted and streams > 1:
         verdicts["4 batch"] = audit.batch_ran(counted["running_per_step"], streams)
     verdicts["5 lag"] = audit.client_lag(lag_s, budget_s=LAG_BUDGET_S)
@@ -218,7 +144,7 @@ def checks(s: Session, measured: Sequence[events.Answer], answers: Sequence[even
     if counted.get("ttft_count") == len(answers):
         everyone = [a.stamps_s[0] for a in answers if a.stamps_s]
         verdicts["7 ttft"] = audit.ttft_agrees(float(np.mean(everyone)), counted["ttft_s"] / counted["ttft_count"])
-    verdicts["8 quiet"] = audit.undisturbed(host, cores=s.here.threads)
+    verdicts["8 quiet"] = audit.undisturbed(host, cores=b.cores)
     return verdicts
 
 
@@ -243,31 +169,30 @@ def per_request(counted: dict[str, float], what: str) -> float | None:
     return counted[what] / counted["requests"] if counted.get("requests") and what in counted else None
 
 
-def _start(s: Session, rivals: Sequence[Contender], spec: dict[Contender, Spec], stack: contextlib.ExitStack) -> Iterator[tuple[Contender, Server]]:
+def _start(b: Bench, rivals: Sequence[Contender], spec: dict[Contender, Spec], stack: contextlib.ExitStack) -> Iterator[tuple[Contender, Server]]:
     """Servers of the contenders that come up; for each a point about its start, or a row that says why there is none."""
-    with Progress(len(rivals), f"{s.run.notebook}: starting") as progress:
+    with Progress(len(rivals), f"{b.run.notebook}: starting") as progress:
         for rival in rivals:
             setting = {"what": "start", **rival.setting}
-            name = f"{rival.engine.NAME} {rival.precision}"
             try:
                 if reason := rival.engine.available():
                     raise Unavailable(reason)
                 stored = rival.engine.stored(spec[rival])
-                server = stack.enter_context(serving(rival.engine, spec[rival], logs=s.run.path / "logs"))
+                server = stack.enter_context(serving(rival.engine, spec[rival], logs=b.run.path / "logs"))
             except Unavailable as why:
-                s.run.add(record.Point(setting, "skipped", str(why)))
-                progress.advance(f"{name}: skipped")
+                b.run.add(record.Point(setting, "skipped", str(why)))
+                progress.advance(f"{rival.name}: skipped")
                 continue
             except EngineDied as death:
-                s.run.add(record.Point(setting, "failed", str(death)))
-                progress.advance(f"{name}: failed")
+                b.run.add(record.Point(setting, "failed", str(death)))
+                progress.advance(f"{rival.name}: failed")
                 continue
             used = sampler.Tree(server.guard.pid).read()["tree_rss_bytes"]
-            bits = s.model.bits_per_weight(stored)
-            s.run.add(record.Point(setting, "ok", None, {"ready_s": [server.ready_s], "rss_bytes": [used]},
-                                   {"stored": stored, "bits_per_weight": bits, "weights_bytes": s.model.weights_bytes(stored), "spec": _told(spec[rival])},
+            bits = b.model.bits_per_weight(stored)
+            b.run.add(record.Point(setting, "ok", None, {"ready_s": [server.ready_s], "rss_bytes": [used]},
+                                   {"stored": stored, "bits_per_weight": bits, "weights_bytes": b.model.weights_bytes(stored), "spec": _told(spec[rival])},
                                    {"4 precision": audit.stored_precision(bits, _claimed(stored))}))
-            progress.advance(f"{name}: ready after {server.ready_s:.0f} s")
+            progress.advance(f"{rival.name}: ready after {server.ready_s:.0f} s")
             yield rival, server
 
 

@@ -14,6 +14,7 @@ import gc
 import multiprocessing
 import os
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class Closed:
     def check(self, requests: int) -> None:
         if self.streams < 1:
             raise ValueError(f"streams must be at least 1, not {self.streams}")
+        if self.warmup < 0:
+            raise ValueError(f"warm-up must be at least 0, not {self.warmup}")
         if requests <= self.warmup or requests < self.streams:
             raise ValueError(f"{requests} requests are too few for {self.streams} streams and {self.warmup} of warm-up")
         if 0 < self.warmup < self.streams:
@@ -54,6 +57,8 @@ class Open:
     connections: int = 64  # opened before the clock starts; more are opened when all are busy
 
     def check(self, requests: int) -> None:
+        if self.warmup < 0 or self.connections < 1:
+            raise ValueError(f"a warm-up of {self.warmup} and {self.connections} connections: must be at least 0 and 1")
         if not 0 < self.rate_per_s < float("inf"):
             raise ValueError(f"the arrival rate must be positive, not {self.rate_per_s}")
         if requests <= self.warmup:
@@ -93,7 +98,8 @@ class Stream(asyncio.Protocol):
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._exchange: Exchange | None = None
-        self._needed: int | None = None  # bytes of a response that is not chunked
+        self._headed = False  # whether the whole head of the answer is in
+        self._needed: int | None = None  # bytes of an answer that is not chunked
         self.alive = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -102,7 +108,7 @@ class Stream(asyncio.Protocol):
     async def ask(self, exchange: Exchange, request: bytes, *, timeout_s: float) -> Exchange:
         """Send `request` and return `exchange` once the answer is complete, or with its `error` set."""
         loop = asyncio.get_running_loop()
-        self._reads, self._needed = exchange.reads, None
+        self._reads, self._headed, self._needed = exchange.reads, False, None
         self._answered: asyncio.Future[None] = loop.create_future()
         self._exchange = exchange
         timer = loop.call_later(timeout_s, self._give_up, f"no complete answer within {timeout_s:g} s")
@@ -125,23 +131,19 @@ class Stream(asyncio.Protocol):
         if self._exchange is None:
             return
         self._reads.append((now, data))
-        if data.endswith(END) or len(data) < len(END) or self._needed is not None or len(self._reads) <= 2:
+        if data.endswith(END) or len(data) < len(END) or self._needed is not None or not self._headed:
             self._look()
 
     def _look(self) -> None:
-        """Is the answer complete? Called on the first two reads, on a possible end (it may be cut), and for answers of a known length."""
-        if self._needed is None:
-            head, gap, _ = b"".join(data for _, data in self._reads[:8]).partition(b"\r\n\r\n")
+        """Is the answer complete? Called until the head is in, on a possible end (it may be cut), and for answers of a known length."""
+        if not self._headed:
+            head, gap, _ = b"".join(data for _, data in self._reads).partition(b"\r\n\r\n")
             if not gap:
                 return
-            head = head.lower()
-            if b"transfer-encoding: chunked" in head or b"content-length:" not in head:
-                self._needed = None
-                if self._tail().endswith(END):
-                    self._finish()
-                return
-            self._needed = len(head) + 4 + int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
-        if sum(len(data) for _, data in self._reads) >= self._needed:
+            self._headed, head = True, head.lower()
+            if b"transfer-encoding: chunked" not in head and b"content-length:" in head:
+                self._needed = len(head) + 4 + int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
+        if self._tail().endswith(END) if self._needed is None else sum(len(data) for _, data in self._reads) >= self._needed:
             self._finish()
 
     def _tail(self) -> bytes:
@@ -191,6 +193,20 @@ async def _connect(port: int) -> Stream:
     return (await asyncio.get_running_loop().create_connection(lambda: Stream(connection), sock=connection))[1]
 
 
+async def _again(port: int) -> Stream | None:
+    """A new connection in the middle of a run; None when the server is gone: a measurement ends with failures then, not with a crash."""
+    with contextlib.suppress(OSError):
+        return await _connect(port)
+    return None
+
+
+async def _ask(stream: Stream | None, exchange: Exchange, request: bytes, *, timeout_s: float) -> Exchange:
+    if stream is not None:
+        return await stream.ask(exchange, request, timeout_s=timeout_s)
+    exchange.sent_ns, exchange.error = perf_counter_ns(), "the server takes no connections any more"
+    return exchange
+
+
 async def _until(due_ns: int) -> None:
     """Sleep to the microsecond: the loop's timers tick in whole milliseconds, so the last one is spent yielding."""
     while (left := (due_ns - perf_counter_ns()) / 1e9) > 0:
@@ -202,15 +218,16 @@ async def _closed(share: _Share, load: Closed, late: list[int]) -> list[Exchange
     streams = [await _connect(share.port) for _ in range(load.streams)]
     await _until(share.start_ns)
 
-    async def user(stream: Stream) -> list[Exchange]:
+    async def user(stream: Stream | None) -> list[Exchange]:
         done = []
         for number, request in queue:
-            done.append(await stream.ask(Exchange(number, perf_counter_ns()), request, timeout_s=share.timeout_s))
-            if not (stream.alive and share.reuse):
+            done.append(await _ask(stream, Exchange(number, perf_counter_ns()), request, timeout_s=share.timeout_s))
+            if stream is not None and not (stream.alive and share.reuse):
                 stream.close()
                 late.append(1)
-                stream = await _connect(share.port)
-        stream.close()
+                stream = await _again(share.port)
+        if stream is not None:
+            stream.close()
         return done
 
     return [exchange for done in await asyncio.gather(*map(user, streams)) for exchange in done]
@@ -220,13 +237,15 @@ async def _open(share: _Share, load: Open, late: list[int]) -> list[Exchange]:
     free = [await _connect(share.port) for _ in range(min(load.connections, len(share.requests)))]
 
     async def serve(number: int, due_ns: int, request: bytes) -> Exchange:
+        while free and not free[-1].alive:  # closed by the server while it waited its turn
+            free.pop()
         if not free:
             late.append(1)
-        stream = free.pop() if free else await _connect(share.port)
-        exchange = await stream.ask(Exchange(number, due_ns), request, timeout_s=share.timeout_s)
-        if stream.alive and share.reuse:
+        stream = free.pop() if free else await _again(share.port)
+        exchange = await _ask(stream, Exchange(number, due_ns), request, timeout_s=share.timeout_s)
+        if stream is not None and stream.alive and share.reuse:
             free.append(stream)
-        else:
+        elif stream is not None:
             stream.close()
         return exchange
 
@@ -263,7 +282,8 @@ def _work(share: _Share) -> tuple[list[Exchange], list[float], float, int]:
     gc.freeze()
     gc.disable()  # a collection in the middle of a run would be a lag of our own making
     try:
-        return uvloop.run(_run(share))
+        seen: tuple[list[Exchange], list[float], float, int] = uvloop.run(_run(share))
+        return seen
     finally:
         gc.enable()
 
@@ -287,7 +307,7 @@ class Client:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, not {workers}")
         self.workers = workers
-        self._pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        self._pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
 
     def __enter__(self) -> Client:
         list(self._pool.map(_warm, range(self.workers)))
@@ -313,6 +333,18 @@ class Client:
         exchanges = sorted((e for part in parts for e in part[0]), key=lambda e: e.sent_ns)
         return Traffic(tuple(exchanges), tuple(lag for part in parts for lag in part[1]), sum(part[2] for part in parts), wall_s,
                        sum(part[3] for part in parts))
+
+
+def _end_with_parent() -> None:
+    """A worker waits for work on a pipe that it holds open itself, so a parent that is killed would leave it waiting for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _warm(_: int) -> None:

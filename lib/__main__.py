@@ -1,0 +1,100 @@
+"""The command line behind run_all.sh: prepare what is missing, run the notebooks in order, set the report."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from lib import home, readme, report
+from lib.llm import contender, weights
+from lib.llm.engines import install
+from lib.llm.session import MODES, PROFILES
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+                  help="AI inference, measured: engines, pipelines and their cost, as notebooks.")
+console = Console(stderr=True)
+
+Only = Annotated[list[str], typer.Option("--only", help="Notebook by name or number; may be given again.", show_default="all")]
+Profile = Annotated[str, typer.Option(help=" | ".join(PROFILES))]
+Mode = Annotated[str, typer.Option(help="auto: measure what can run here, show recorded runs of other machines beside it | "
+                                        "live: fail where nothing can be measured | recorded: measure nothing")]
+Engines = Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(contender.ENGINES)}.", show_default="all that can run")]
+ModelName = Annotated[str, typer.Option("--model", help="Embedded model, path of a local one, or OWNER/NAME where a hub can be reached.")]
+
+
+@app.command()
+def run(only: Only = [], profile: Profile = "quick", mode: Mode = "auto", engines: Engines = "", model: ModelName = "smollm2-135m",  # noqa: B006
+        fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew what this machine has measured already.")] = False) -> None:
+    """Measure on this machine and write report/: a site, one self-contained page, the executed notebooks, the figures."""
+    wanted = [name for name in engines.split(",") if name]
+    paths = _checked(only, profile, mode, wanted)
+    if mode != "recorded":
+        _prepare(wanted, model)
+    parameters = {"profile": profile, "mode": mode, "engines": wanted, "model": model, "fresh": fresh}
+    status = _report(paths, parameters, out=home.REPORT / "notebooks", figures=home.REPORT / "figures")
+    sys.exit(status)
+
+
+@app.command()
+def publish(only: Only = []) -> None:  # noqa: B006
+    """Renew what is committed, from the recorded runs alone: notebooks with their outputs, figures, the README's results."""
+    paths = _checked(only, "quick", "recorded", [])
+    status = _report(paths, {"profile": "quick", "mode": "recorded"}, out=home.NOTEBOOKS, figures=home.FIGURES)
+    target = home.ROOT / "README.md"
+    target.write_text(readme.renewed(target.read_text()))
+    console.print("Look at the changes, then commit them alone: git commit -m 'render: …' notebooks figures README.md")
+    sys.exit(status)
+
+
+def _checked(only: list[str], profile: str, mode: str, engines: list[str]) -> list[Path]:
+    """The notebooks, or an end with every valid name when one of the words is unknown."""
+    for what, values, valid in (("profile", [profile], PROFILES), ("mode", [mode], MODES), ("engine", engines, tuple(contender.ENGINES))):
+        for value in values:
+            if value not in valid:
+                _refuse(f"unknown {what} {value!r}; there are: {', '.join(valid)}")
+    try:
+        return report.notebooks(only)
+    except ValueError as unknown:
+        _refuse(str(unknown))
+
+
+def _prepare(engines: list[str], model: str) -> None:
+    """Engines and weights: built once a machine. What cannot be built becomes a row of the report, and the rest goes on."""
+    for name in install.names():
+        if engines and name not in engines:
+            continue
+        got = install.provision(name, say=_say)
+        if isinstance(got, install.Missing):
+            _say(f"{name} is left out: {got.reason}")
+    try:
+        weights.named(model, say=_say)
+    except weights.NotReady as reason:
+        _say(f"The weights are not ready: {reason}")
+
+
+def _report(paths: list[Path], parameters: dict[str, Any], *, out: Path, figures: Path) -> int:
+    """Run, set the pages, say where they are; the exit status."""
+    outcomes = report.run(paths, parameters=parameters, out=out, console=console, figures=figures)
+    done = [outcome.path for outcome in outcomes if outcome.path]
+    if done:
+        report.site(done, home.REPORT)
+        report.single(done, home.REPORT)
+        console.print(f"Read {(home.REPORT / 'index.html').relative_to(home.ROOT)} or, in one file, report/report.html")
+    return report.verdict(outcomes, console)
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False, markup=False)
+
+
+def _refuse(why: str) -> Any:
+    console.print(f"run_all.sh: {why}", highlight=False, markup=False)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    app()

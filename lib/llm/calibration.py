@@ -1,0 +1,116 @@
+"""Calibration: what the client itself adds, found on this machine against a server that is exactly on time (engines/null.py).
+
+Errors are against the truth that the server was told to serve; beside them stand the server's own stamps, so that its share of an
+error is known too. Refuses to call an error the client's when the server was late.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from lib import audit, record, stats
+from lib.llm import events, metrics
+from lib.llm.client import Client, Closed, post
+from lib.llm.engines import null
+from lib.llm.engines.engine import completion, usage_so_far
+from lib.progress import Progress
+
+TRUTH = null.Truth(ttft_s=0.050, tpot_s=0.010)
+TOKENS = 128
+
+
+def calibrate(run: record.Run, *, streams: Sequence[int], rounds: int, waves: int = 2) -> None:
+    """Add a point a load and round: `waves` requests a stream, of 128 tokens each. What the run holds already is kept."""
+    todo = [(n, turn) for turn in range(rounds) for n in streams if run.measured(_setting(n, turn)) is None]
+    if reason := null.available():
+        for n, turn in todo:
+            run.add(record.Point(_setting(n, turn), "skipped", reason))
+        return
+    if not todo:
+        return
+    request = post("/v1/completions", json.dumps(completion(list(range(100)), TOKENS)).encode())
+    with null.serving(TRUTH) as port, Client() as client, Progress(len(todo), "calibrating the client") as progress:
+        client.run(port, [request] * 64, Closed(64))
+        for n, turn in todo:
+            null.stamps(port)
+            traffic = client.run(port, [request] * max(12, n * waves), Closed(n))
+            served = null.stamps(port)
+            answers = [events.answer(e, usage_so_far) for e in traffic.exchanges]
+            late = [first for s in served for first in s.late_s(TRUTH)[:1]]
+            samples = {"ttft_s": [a.stamps_s[0] if a.stamps_s else None for a in answers], "tpot_s": [metrics.tpot_s(a) for a in answers],
+                       "server_late_s": late, "error": [a.error for a in answers]}
+            checks = {"5 lag": audit.client_lag(traffic.lag_s, budget_s=0.005),
+                      "6 length": audit.lengths([a.tokens for a in answers], TOKENS, [a.prompt_tokens for a in answers], 100)}
+            wrong = "; ".join(filter(None, checks.values()))
+            facts = {"truth": asdict(TRUTH), "cpu_s": traffic.cpu_s, "tokens": len(answers) * TOKENS, "wall_s": traffic.wall_s,
+                     "lag_p99_s": float(np.quantile(traffic.lag_s, 0.99)) if traffic.lag_s else None}
+            run.add(record.Point(_setting(n, turn), "invalid" if wrong else "ok", wrong or None, samples, facts, checks))
+            progress.advance(f"{n} streams")
+
+
+def sustained(run: record.Run, *, streams: int = 256, tpots_s: Sequence[float] = (0.010, 0.005, 0.0025, 0.00125)) -> None:
+    """Add a point an offered rate: how many tokens/s the client takes before its stamps fall behind the server's by more than 5 ms."""
+    todo = [t for t in tpots_s if run.measured({"what": "rate", "tpot_s": t}) is None]
+    if null.available() or not todo:
+        return
+    with Client() as client, Progress(len(todo), "finding the client's highest rate") as progress:
+        for tpot_s in todo:
+            truth = null.Truth(ttft_s=0.050, tpot_s=tpot_s)
+            request = post("/v1/completions", json.dumps(completion(list(range(100)), 4 * TOKENS)).encode())
+            with null.serving(truth) as port:
+                traffic = client.run(port, [request] * streams, Closed(streams))
+                served = null.stamps(port)
+            answers = [events.answer(e, usage_so_far) for e in traffic.exchanges]
+            whole = all(a.error is None and a.tokens == 4 * TOKENS for a in answers)
+            sent = [t for s in served for t in s.sent_ns]
+            behind = _behind(answers, [e.sent_ns for e in traffic.exchanges], served)
+            facts = {"asked_tok_s": streams / tpot_s, "served_tok_s": len(sent) / ((max(sent) - min(sent)) / 1e9),
+                     "behind_p99_s": behind, "lag_p99_s": float(np.quantile(traffic.lag_s, 0.99))}
+            run.add(record.Point({"what": "rate", "tpot_s": tpot_s}, "ok" if whole else "failed", None if whole else "answers are not whole",
+                                 {}, facts, {"6 length": None if whole else "answers are not whole"}))
+            progress.advance(f"{streams / tpot_s:,.0f} tokens/s asked")
+
+
+def _behind(answers: Sequence[events.Answer], sent_ns: Sequence[int], served: Sequence[null.Served]) -> float:
+    """p99 of (client's stamp − server's stamp of the same token), s. Requests are matched in order of their first byte."""
+    ours = sorted(((sent, a) for sent, a in zip(sent_ns, answers, strict=True)), key=lambda pair: pair[0])
+    theirs = sorted(served, key=lambda s: s.recv_ns)
+    gaps = [sent / 1e9 + a.stamps_s[-1] - s.sent_ns[-1] / 1e9 for (sent, a), s in zip(ours, theirs, strict=False) if a.stamps_s and s.sent_ns]
+    return float(np.quantile(gaps, 0.99)) if gaps else float("nan")
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """By streams: error (ms) of the median and p99 TTFT and of the median TPOT, the server's own lateness, CPU µs a token."""
+    rows = []
+    cells = frame[(frame["what"] == "calibration") & frame["status"].isin(["ok", "invalid"])]
+    for streams, group in cells.groupby("streams"):
+        truth = group["facts"].iloc[0]["truth"]
+        ttft = [t for s in group["samples"] for t in s["ttft_s"] if t is not None]
+        tpot = [t for s in group["samples"] for t in s["tpot_s"] if t is not None]
+        late = [t for s in group["samples"] for t in s["server_late_s"]]
+        middle, far = stats.median(ttft), stats.quantile(ttft, 0.99)
+        assert middle is not None
+        rows.append({"streams": int(float(streams)), "n": len(ttft), "ttft_error_ms": (middle.value - truth["ttft_s"]) * 1e3,
+                     "lo_ms": None if middle.lo is None else (middle.lo - truth["ttft_s"]) * 1e3,
+                     "hi_ms": None if middle.hi is None else (middle.hi - truth["ttft_s"]) * 1e3,
+                     "ttft_p99_error_ms": None if far is None else (far.value - truth["ttft_s"]) * 1e3,
+                     "tpot_error_ms": (float(np.median(tpot)) - truth["tpot_s"]) * 1e3,
+                     "server_late_ms": float(np.median(late)) * 1e3, "server_late_p99_ms": float(np.quantile(late, 0.99)) * 1e3,
+                     "cpu_us_per_token": sum(f["cpu_s"] for f in group["facts"]) / sum(f["tokens"] for f in group["facts"]) * 1e6,
+                     "invalid": int((group["status"] == "invalid").sum())})
+    return pd.DataFrame(rows)
+
+
+def highest_rate(frame: pd.DataFrame, *, behind_s: float = 0.005) -> float | None:
+    """The highest served rate, tokens/s, at which the client's stamps stay within `behind_s` (p99) of the server's."""
+    rates = [f["served_tok_s"] for f in frame[(frame["what"] == "rate") & (frame["status"] == "ok")]["facts"] if f["behind_p99_s"] <= behind_s]
+    return max(rates, default=None)
+
+
+def _setting(streams: int, turn: int) -> dict[str, record.Scalar]:
+    return {"what": "calibration", "streams": streams, "round": turn}

@@ -1,0 +1,46 @@
+"""Who competes: an engine at a precision, by the names a user types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib import record
+from lib.llm.engines import llamacpp, transformers_, trtllm, vllm_
+from lib.llm.engines.engine import Engine
+
+ENGINES: dict[str, Engine] = {"vllm": vllm_, "llamacpp": llamacpp, "transformers": transformers_, "trtllm": trtllm}
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """An engine at a precision. `copy` tells two of the same apart, for A/A runs."""
+
+    engine: Engine
+    precision: str = "16-bit"
+    copy: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.engine.NAME} {self.precision}" + (f" ({self.copy})" if self.copy else "")
+
+    @property
+    def setting(self) -> dict[str, record.Scalar]:
+        return {"engine": self.engine.NAME, "precision": self.precision, **({"copy": self.copy} if self.copy else {})}
+
+
+def contenders(*wanted: str, among: list[str] | None = None) -> list[Contender]:
+    """From "vllm" or "llamacpp:Q4_1"; `among`: only engines of these names, where given. Raises ValueError with the valid names."""
+    chosen = []
+    for one in [*wanted, *(among or [])]:
+        if one.partition(":")[0] not in ENGINES:
+            raise ValueError(f"unknown engine {one!r}; there are {', '.join(ENGINES)}")
+    for one in wanted:
+        name, _, precision = one.partition(":")
+        if not among or name in among:
+            chosen.append(Contender(ENGINES[name], precision or "16-bit"))
+    return chosen
+
+
+def versions() -> dict[str, str]:
+    """The engines that can run here, by name."""
+    return {engine.NAME: engine.version() for engine in ENGINES.values() if engine.available() is None}

@@ -1,0 +1,119 @@
+"""What the points of a latency sweep say: medians with intervals, shares of the ceilings, where a first token's time goes.
+
+Pure functions of frames (Session.frame). Invalid and failed points are counted, never averaged. Refuses ratios across machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lib import record, stats
+from lib.llm.model import Shape
+
+BY = ["origin", "machine_id", "engine", "precision", "prompt_tokens"]
+
+
+def requests(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a measured request of the valid cells; warm-up requests are left out."""
+    rows: list[dict[str, Any]] = []
+    for cell in _cells(frame).to_dict("records"):
+        if cell["status"] != "ok":
+            continue
+        warmup, samples = cell["facts"]["warmup"], cell["samples"]
+        rows += [{**{key: cell[key] for key in (*BY, "round", "method")}, "name": name(cell), "stored": cell["facts"]["stored"],
+                  "weights_bytes": cell["facts"]["weights_bytes"], "ttft_s": ttft, "tpot_s": tpot, "output_tokens": tokens}
+                 for ttft, tpot, tokens in list(zip(samples["ttft_s"], samples["tpot_s"], samples["output_tokens"], strict=True))[warmup:]]
+    return pd.DataFrame(rows, columns=[*BY, "round", "method", "name", "stored", "weights_bytes", "ttft_s", "tpot_s", "output_tokens"])
+
+
+def summary(frame: pd.DataFrame, shape: Shape, ceilings: Mapping[str, float]) -> pd.DataFrame:
+    """Median TTFT and TPOT (ms, 95 % order-statistic interval) by engine and prompt length, with MFU and MBU.
+
+    MFU is the prompt's FLOPs ÷ TTFT ÷ the best measured matmul rate, MBU the bytes of a step ÷ TPOT ÷ the best measured read
+    bandwidth; a step's context is the prompt and half the answer.
+    """
+    bandwidth = max((rate for what, rate in ceilings.items() if what.startswith("read")), default=np.nan)
+    matmul = max((rate for what, rate in ceilings.items() if what.startswith("matmul")), default=np.nan)
+    rows = []
+    for key, group in requests(frame).groupby([*BY, "name"], sort=False):
+        ttft, tpot = stats.median(group["ttft_s"].dropna().tolist()), stats.median(group["tpot_s"].dropna().tolist())
+        first = group.iloc[0]
+        context = first["prompt_tokens"] + first["output_tokens"] / 2
+        reads = shape.decode_bytes(first["weights_bytes"], context)
+        rows.append({**dict(zip([*BY, "name"], key, strict=True)), "n": len(group), **_ms("ttft", ttft), **_ms("tpot", tpot),
+                     "mfu": shape.prefill_flops(int(first["prompt_tokens"])) / ttft.value / matmul if ttft else None,
+                     "mbu": reads / tpot.value / bandwidth if tpot else None, "context": context})
+    return pd.DataFrame(rows)
+
+
+def starts(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a contender: seconds until ready, resident memory, bits a weight; or the reason why it did not run."""
+    rows = []
+    for start in frame[frame["what"] == "start"].to_dict("records"):
+        ok = start["status"] == "ok"
+        facts, samples = start["facts"], start["samples"]
+        cells = _cells(frame)
+        mine = cells[(cells["engine"] == start["engine"]) & (cells["precision"] == start["precision"]) & (cells["run_id"] == start["run_id"])]
+        peak = max((c["host"]["tree_rss_max_bytes"] or 0 for c in mine["facts"] if c.get("host")), default=None)
+        rows.append({"origin": start["origin"], "machine_id": start["machine_id"], "name": name(start),
+                     "ready_s": samples["ready_s"][-1] if ok else None, "bits_per_weight": facts["bits_per_weight"] if ok else None,
+                     "weights_mb": facts["weights_bytes"] / 1e6 if ok else None, "resident_mb": peak / 1e6 if peak else None,
+                     "cells": f"{(mine['status'] == 'ok').sum()} of {len(mine)}" if len(mine) else "none", "why not": start["reason"]})
+    return pd.DataFrame(rows)
+
+
+def first_token(frame: pd.DataFrame) -> pd.DataFrame:
+    """Where the first token's time goes, ms a request, means over a cell's requests: queue, prefill, and the rest.
+
+    Queue and prefill are the engine's own words; the rest is HTTP, tokenizing, scheduling and transport. Unknown is None.
+    """
+    rows = []
+    for cell in _cells(frame).to_dict("records"):
+        if cell["status"] != "ok":
+            continue
+        ttft = float(np.mean([t for t in cell["samples"]["ttft_s"] if t is not None]))
+        queue, prefill = cell["facts"]["server_queue_s"], cell["facts"]["server_prefill_s"]
+        rows.append({**{key: cell[key] for key in BY}, "name": name(cell), "ttft_ms": ttft * 1e3,
+                     "queue_ms": None if queue is None else queue * 1e3, "prefill_ms": None if prefill is None else prefill * 1e3,
+                     "rest_ms": None if prefill is None else (ttft - prefill - (queue or 0)) * 1e3})
+    split = pd.DataFrame(rows)
+    return split if split.empty else split.groupby([*BY, "name"], sort=False, as_index=False).mean(numeric_only=True)
+
+
+def invalid(frame: pd.DataFrame) -> pd.DataFrame:
+    """The points that may not be quoted, and why."""
+    bad = frame[frame["status"].isin(["invalid", "failed"])]
+    return bad.assign(name=[name(row) for row in bad.to_dict("records")])[["origin", "name", "prompt_tokens", "round", "status", "reason"]]
+
+
+def verdict(frame: pd.DataFrame, *, prompt_tokens: int, precision: str = "16-bit", what: str = "ttft_s") -> dict[str, Any]:
+    """Who is first at `what` ("ttft_s", "tpot_s") and by how much, of this machine's engines at one precision: fields for a claim."""
+    rows = requests(frame)
+    here = rows[(rows["machine_id"] == frame["machine_id"].iloc[0]) & (rows["prompt_tokens"] == prompt_tokens) & (rows["precision"] == precision)]
+    record.comparable(*here[["machine_id", "method"]].to_dict("records"))
+    ranked = sorted(((float(group[what].median()), engine, group[what].dropna().tolist()) for engine, group in here.groupby("engine")))
+    if len(ranked) < 2:
+        return {"first": ranked[0][1] if ranked else None, "second": None}
+    (best, first, fast), (_, second, slow) = ranked[:2]
+    ratio = stats.ratio(slow, fast)
+    assert ratio is not None
+    return {"first": first, "second": second, "value_ms": best * 1e3, "ratio": ratio.value, "lo": ratio.lo, "hi": ratio.hi,
+            "n": min(len(fast), len(slow)), "prompt_tokens": prompt_tokens, "last": ranked[-1][1], "last_ratio": ranked[-1][0] / best}
+
+
+def name(row: Mapping[str, Any]) -> str:
+    """ "llama.cpp Q4_1": how a contender is called in figures and tables."""
+    return "" if not isinstance(row.get("engine"), str) else f"{row['engine']} {row['precision']}"
+
+
+def _cells(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["what"] == "cell"] if "what" in frame else frame.iloc[:0]
+
+
+def _ms(what: str, estimate: stats.Estimate | None) -> dict[str, float | None]:
+    values = (estimate.value, estimate.lo, estimate.hi) if estimate else (None, None, None)
+    return {f"{what}{end}_ms": None if v is None else v * 1e3 for end, v in zip(("", "_lo", "_hi"), values, strict=True)}

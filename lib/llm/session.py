@@ -1,0 +1,108 @@
+"""A session: the run that a notebook speaks of, on this machine or recorded elsewhere, with its model and its ceilings.
+
+Refuses unknown profiles and modes before anything starts, and never shows a recorded run as if it were this machine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from lib import audit, machine, record
+from lib.home import REFERENCE, RUNS
+from lib.llm import contender, weights
+from lib.llm.model import Model, Shape, load
+
+PROFILES = ("smoke", "quick", "full")
+MODES = ("auto", "live", "recorded")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One notebook's measurements: the run that speaks here, and recorded runs of other machines beside it.
+
+    `model` and `here` are None where nothing is measured (mode "recorded", or no weights): then `run` is a recorded one.
+    """
+
+    run: record.Run
+    beside: tuple[record.Run, ...]
+    model: Model | None
+    here: machine.Machine | None
+    note: str | None = None
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.here and self.here.gpus else "cpu"
+
+    def frame(self) -> pd.DataFrame:
+        """All points, one row each; `origin` tells this run from recorded ones."""
+        mine = self.run.frame().assign(origin="this run" if self.here else "recorded")
+        return pd.concat([mine, *(run.frame().assign(origin="recorded") for run in self.beside)], ignore_index=True)
+
+    def ceilings(self) -> dict[str, float]:
+        """Measured limits of the run's machine by name: B/s and FLOP/s."""
+        return {str(p.setting["name"]): float(p.facts["rate"]) for p in self.run.points()
+                if p.setting.get("what") == "ceiling" and p.facts.get("rate")}
+
+    def shape(self) -> Shape:
+        """The shape of the model that the run measured."""
+        return Shape(**next(p for p in self.run.points() if p.setting.get("what") == "model").facts["shape"])
+
+
+class NothingRecorded(LookupError):
+    """There is no recorded run to show."""
+
+
+def session(notebook: str, *, profile: str, mode: str, model: str = "smollm2-135m", fresh: bool = False, **parameters: Any) -> Session:
+    """Open the run of `notebook` that this machine continues, or in mode "recorded" the newest one that was recorded.
+
+    "auto" measures what can run here and falls back to recorded runs where there are no weights, saying so in `note`.
+    Raises ValueError for an unknown profile or mode, NotReady in mode "live" without weights, NothingRecorded.
+    """
+    for what, value, valid in (("profile", profile, PROFILES), ("mode", mode, MODES)):
+        if value not in valid:
+            raise ValueError(f"unknown {what} {value!r}; there are {', '.join(valid)}")
+    recorded = latest([run for run in record.runs(notebook, roots=(REFERENCE,)) if run.method == record.METHOD])
+    note = None
+    if mode != "recorded":
+        try:
+            loaded = load(weights.named(model))
+        except weights.NotReady as reason:
+            if mode == "live":
+                raise
+            note = f"Nothing is measured here: {reason}. What follows was recorded elsewhere."
+        else:
+            here = machine.here()
+            run = record.begin(notebook, parameters={"profile": profile, "model": model, **parameters}, root=RUNS, fresh=fresh,
+                               environment=here.environment(**contender.versions()))
+            if run.measured({"what": "model"}) is None:
+                stored = {form: loaded.weights_bytes(form) for form in ("bf16", *loaded.family.gguf)}
+                run.add(record.Point({"what": "model"}, "ok", None, {}, {"name": loaded.name, "shape": asdict(loaded.shape), "weights_bytes": stored,
+                                     "parent": loaded.family.parent, "licence": loaded.family.licence},
+                                     {"4 precision": audit.stored_precision(loaded.bits_per_weight("bf16"), "16-bit")}))
+            limits(run, device="cuda" if here.gpus else "cpu", budget_s=0.3 if profile == "smoke" else 1.0)
+            return Session(run, tuple(r for r in recorded if r.machine_id != run.machine_id), loaded, here)
+    if not recorded:
+        raise NothingRecorded(f"no recorded run of {notebook} with method {record.METHOD}; ./run_all.sh measures one")
+    return Session(recorded[-1], tuple(recorded[:-1]), None, None, note)
+
+
+def latest(runs: Sequence[record.Run]) -> list[record.Run]:
+    """The newest run of each machine, the newest of all last."""
+    return sorted({run.machine_id: run for run in runs}.values(), key=lambda run: run.utc)
+
+
+def limits(run: record.Run, *, device: str, budget_s: float) -> None:
+    """Measure the machine's limits, once a run, and keep them in it."""
+    if any(p.setting.get("what") == "ceiling" for p in run.points()):
+        return
+    for one in machine.ceilings(device=device, budget_s=budget_s):
+        samples = {"seconds": list(one.timing.samples_s)} if one.timing else {}
+        checks = {"repeats": audit.repeats(one.timing.samples_s)} if one.timing else {}
+        wrong = next(filter(None, checks.values()), None)
+        run.add(record.Point({"what": "ceiling", "name": one.name, "device": device},
+                             "invalid" if wrong else "ok" if one.rate else "skipped", wrong or one.reason, samples,
+                             {"rate": one.rate, "unit": one.unit, "amount": one.amount}, checks))
