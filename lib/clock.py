@@ -37,7 +37,7 @@ def measure(work: Callable[[], object], *, budget_s: float = 2.0, warmup_s: floa
 
     `sync` waits for a device (torch.cuda.synchronize), inside every sample. Raises ValueError for no budget.
     """
-    if budget_s <= 0 or at_least < 1:
+    if not budget_s > 0 or at_least < 1:  # NaN is no budget either
         raise ValueError(f"nothing to measure: budget {budget_s} s, at least {at_least} samples")
 
     def once() -> float:
