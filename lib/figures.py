@@ -7,19 +7,15 @@ a figure whose slug does not name its notebook.
 
 from __future__ import annotations
 
-import asyncio
-import atexit
 import base64
 import html
-import io
 import json
 import math
 import os
 import re
 import string
-import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,7 +24,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from lib import home
+from lib import home, press
 
 # Latin and Traditional Chinese on macOS, Windows and Linux; "Noto Sans CJK TC" is what fonts-noto-cjk installs.
 # A Chinese font sets "·" as wide as a character, so titles do better without it.
@@ -36,8 +32,6 @@ FONT = '-apple-system, "Segoe UI", "Noto Sans CJK TC", "PingFang TC", "Microsoft
 INK, QUIET, GRID, PAPER = "#1f2933", "#5b6673", "#e6e9ed", "#ffffff"
 LINE = "#c3c9d0"
 NOT_MEASURED = "not measured"
-SCALE = 2  # pixels of the PNG per figure pixel: sharp on dense screens
-PRINT_LIMIT_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +111,8 @@ def show(fig: go.Figure, slug: str, takeaway: str, *, width: int = 900, height: 
     live["config"] = {"displaylogo": False, "responsive": True}
     bundle = {"application/vnd.plotly.v1+json": live, "text/plain": takeaway}
     try:
-        png = picture(titled, width=width, height=height)
-    except PrintFailed as reason:
+        png = press.picture(titled, width=width, height=height)
+    except press.PrintFailed as reason:
         _say_once(f"Figures stay without a PNG, live only: {reason}")
     else:
         (folder() / f"{slug}.png").write_bytes(png)
@@ -201,6 +195,20 @@ def ceiling(fig: go.Figure, y: float, label: str, *, side: str = "left") -> go.F
                          annotation_position=f"top {side}", annotation_font={"size": 13, "color": QUIET})  # fmt: skip
 
 
+def limit(fig: go.Figure, x: Sequence[float], y: Sequence[float], label: str) -> go.Figure:
+    """Draw the limit `y` over `x` that no measurement can cross, where it is not the same everywhere."""
+    return fig.add_scatter(x=list(x), y=list(y), mode="lines", name=label, line={"color": QUIET, "width": 1.5, "dash": "dash"}, hoverinfo="skip")
+
+
+def parts(frame: pd.DataFrame, y: str, pieces: Mapping[str, str], *, x_title: str) -> go.Figure:
+    """Where a whole goes: one bar for each `y`, its `pieces` (column → label) laid end to end. A missing piece is not drawn."""
+    fig = go.Figure()
+    for (column, label), style in zip(pieces.items(), OTHERS, strict=False):
+        fig.add_bar(y=frame[y].tolist(), x=_known(frame[column]), name=label, orientation="h", marker={"color": style.colour},
+                    hovertemplate="<b>%{y}</b><br>" + label + ": %{x:.4~g}<extra></extra>")  # fmt: skip
+    return fig.update_layout(barmode="stack", xaxis_title=x_title, yaxis={"autorange": "reversed"})
+
+
 def table(frame: pd.DataFrame, caption: str) -> None:
     """Display `frame` as a plain HTML table that GitHub shows as well as our report, headed by `caption`."""
     plain = f"{caption}\n{frame.to_string(index=False)}"
@@ -255,51 +263,3 @@ def filled(sentence: str, **values: Any) -> str:
         if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
             raise NotMeasured(f"{quoted} {name!r}, which is {value}: {NOT_MEASURED}")
     return sentence.format(**values)
-
-
-class PrintFailed(RuntimeError):
-    """No picture could be made of a figure; the message says why and what to do."""
-
-
-def picture(fig: go.Figure, *, width: int, height: int) -> bytes:
-    """`fig` as PNG of `width` × `height` px at SCALE, reduced to 256 colours. PrintFailed without a working browser."""
-    from PIL import Image
-
-    browser, loop = _press()
-    opts = {"format": "png", "width": width, "height": height, "scale": SCALE}
-    job = asyncio.run_coroutine_threadsafe(browser.calc_fig(fig.to_dict(), opts), loop)
-    try:
-        full = job.result(PRINT_LIMIT_S)
-    except TimeoutError:
-        raise PrintFailed(f"the browser took more than {PRINT_LIMIT_S} s over it") from None
-    small = io.BytesIO()
-    flat = Image.open(io.BytesIO(full)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    flat.save(small, "PNG", optimize=True)
-    return small.getvalue()
-
-
-@cache
-def _press() -> tuple[Any, asyncio.AbstractEventLoop]:
-    """One browser a process (it takes seconds to start, a figure 0.2 s), on a thread of its own, closed at exit.
-
-    Kaleido's own server would wait for ever when its browser fails to start; this one gives up with a reason.
-    """
-    from kaleido import Kaleido
-    from kaleido.errors import BrowserFailedError, ChromeNotFoundError
-
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, daemon=True, name="figures").start()
-
-    async def opened() -> Any:
-        browser = Kaleido(mathjax=False)  # MathJax would come from the net
-        await browser.open()
-        return browser
-
-    try:
-        browser = asyncio.run_coroutine_threadsafe(opened(), loop).result(PRINT_LIMIT_S)
-    except ChromeNotFoundError:
-        raise PrintFailed("no chromium found; install the package chromium, or point BROWSER_PATH at one") from None
-    except (BrowserFailedError, TimeoutError) as failure:
-        raise PrintFailed(f"chromium did not start ({failure or 'no answer'}); BROWSER_PATH names another") from failure
-    atexit.register(lambda: asyncio.run_coroutine_threadsafe(browser.close(), loop).result(10))
-    return browser, loop

@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from lib import figures
+from lib import figures, press
 
 needs_chromium = pytest.mark.skipif(not which("chromium"), reason="no chromium on this machine: no pictures")
 SLUG = "10_llm_latency--ttft"
@@ -49,9 +49,9 @@ def test_a_figure_is_shown_live_and_as_a_sharp_small_png_and_kept_as_files(shown
 
 def test_without_a_browser_figures_stay_live_and_one_line_says_so(shown, tmp_path, monkeypatch):
     def no_browser(*_: object, **__: object) -> bytes:
-        raise figures.PrintFailed("no chromium found; install it")
+        raise press.PrintFailed("no chromium found; install it")
 
-    monkeypatch.setattr(figures, "picture", no_browser)
+    monkeypatch.setattr(press, "picture", no_browser)
     figures.show(line(), SLUG, "first")
     figures.show(line(), SLUG, "second")
     assert [set(bundle) for bundle, _ in shown] == [
@@ -65,12 +65,12 @@ def test_without_a_browser_figures_stay_live_and_one_line_says_so(shown, tmp_pat
 
 def test_a_missing_browser_is_an_error_with_advice_not_a_wait(monkeypatch):
     monkeypatch.setenv("BROWSER_PATH", "nowhere")
-    figures._press.cache_clear()
+    press._press.cache_clear()
     try:
-        with pytest.raises(figures.PrintFailed, match="BROWSER_PATH"):
-            figures.picture(line(), width=300, height=200)
+        with pytest.raises(press.PrintFailed, match="BROWSER_PATH"):
+            press.picture(line(), width=300, height=200)
     finally:
-        figures._press.cache_clear()
+        press._press.cache_clear()
 
 
 @pytest.mark.parametrize("slug", ["ttft", "10_llm_latency-ttft", "../10_a--b", "10_a--b/c", "a--b"])

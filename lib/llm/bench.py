@@ -43,11 +43,25 @@ class Bench:
     matmul: float
 
 
-def latency(s: Session, rivals: Sequence[Contender], *, prompt_tokens: Sequence[int], output_tokens: int, rounds: int,
-            requests: int) -> pd.DataFrame:
-    """TTFT and TPOT of one stream by prompt length: `rounds` rounds of `requests` requests a cell after one of warm-up."""
-    works = {n: Workload(n, output_tokens, (requests + 1) * rounds) for n in prompt_tokens}
-    return sweep(s, rivals, works, Closed(streams=1, warmup=1), rounds=rounds)
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much of a latency sweep a profile asks for: `requests` measured ones a cell and round, after one of warm-up."""
+
+    prompt_tokens: tuple[int, ...]
+    output_tokens: int
+    rounds: int
+    requests: int
+
+
+LATENCY = {"smoke": Plan((32, 128), 8, 1, 2), "quick": Plan((32, 128, 512, 1024), 16, 4, 2),
+           "full": Plan((32, 128, 512, 1024, 2048, 4096), 128, 10, 5)}
+NOISE = {"smoke": Plan((128,), 8, 2, 2), "quick": Plan((128,), 16, 6, 4), "full": Plan((128,), 64, 10, 10)}
+
+
+def latency(s: Session, rivals: Sequence[Contender], plan: Plan) -> pd.DataFrame:
+    """TTFT and TPOT of a single stream by prompt length."""
+    works = {n: Workload(n, plan.output_tokens, (plan.requests + 1) * plan.rounds) for n in plan.prompt_tokens}
+    return sweep(s, rivals, works, Closed(streams=1, warmup=1), rounds=plan.rounds)
 
 
 def sweep(s: Session, rivals: Sequence[Contender], works: dict[int, Workload], load: Closed | Open, *, rounds: int) -> pd.DataFrame:

@@ -33,21 +33,41 @@ def requests(frame: pd.DataFrame) -> pd.DataFrame:
 def summary(frame: pd.DataFrame, shape: Shape, ceilings: Mapping[str, float]) -> pd.DataFrame:
     """Median TTFT and TPOT (ms, 95 % order-statistic interval) by engine and prompt length, with MFU and MBU.
 
-    MFU is the prompt's FLOPs ÷ TTFT ÷ the best measured matmul rate, MBU the bytes of a step ÷ TPOT ÷ the best measured read
-    bandwidth; a step's context is the prompt and half the answer.
+    MFU is the prompt's FLOPs ÷ TTFT ÷ the best matmul rate its weights could use, MBU the bytes of a step ÷ TPOT ÷ the best
+    measured read bandwidth; a step's context is the prompt and half the answer.
     """
-    bandwidth = max((rate for what, rate in ceilings.items() if what.startswith("read")), default=np.nan)
-    matmul = max((rate for what, rate in ceilings.items() if what.startswith("matmul")), default=np.nan)
+    bandwidth = read_rate(ceilings)
     rows = []
     for key, group in requests(frame).groupby([*BY, "name"], sort=False):
         ttft, tpot = stats.median(group["ttft_s"].dropna().tolist()), stats.median(group["tpot_s"].dropna().tolist())
         first = group.iloc[0]
         context = first["prompt_tokens"] + first["output_tokens"] / 2
         reads = shape.decode_bytes(first["weights_bytes"], context)
+        matmul = matmul_rate(ceilings, first["stored"])
         rows.append({**dict(zip([*BY, "name"], key, strict=True)), "n": len(group), **_ms("ttft", ttft), **_ms("tpot", tpot),
                      "mfu": shape.prefill_flops(int(first["prompt_tokens"])) / ttft.value / matmul if ttft else None,
                      "mbu": reads / tpot.value / bandwidth if tpot else None, "context": context})
     return pd.DataFrame(rows)
+
+
+def read_rate(ceilings: Mapping[str, float]) -> float:
+    """Best measured read bandwidth, B/s; NaN where none was measured."""
+    return max((rate for what, rate in ceilings.items() if what.startswith("read")), default=np.nan)
+
+
+def matmul_rate(ceilings: Mapping[str, float], stored: str) -> float:
+    """Best measured matmul rate, FLOP/s: of floating point for 16-bit weights, of any precision for quantised ones."""
+    whole = stored in ("bf16", "f16")
+    return max((rate for what, rate in ceilings.items() if what.startswith("matmul") and not (whole and "int" in what)), default=np.nan)
+
+
+def floors(frame: pd.DataFrame, shape: Shape, ceilings: Mapping[str, float]) -> pd.DataFrame:
+    """What a 16-bit prompt and step must take at the measured ceilings, in ms, by prompt length."""
+    lengths = sorted(int(n) for n in _cells(frame)["prompt_tokens"].unique())
+    weights = 2.0 * shape.parameters
+    return pd.DataFrame({"prompt_tokens": lengths,
+                         "ttft_ms": [shape.prefill_flops(n) / matmul_rate(ceilings, "f16") * 1e3 for n in lengths],
+                         "tpot_ms": [shape.decode_bytes(weights, n) / read_rate(ceilings) * 1e3 for n in lengths]})
 
 
 def starts(frame: pd.DataFrame) -> pd.DataFrame:
