@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from lib.llm.weights import Family
@@ -77,12 +78,14 @@ def load(family: Family) -> Model:
         tied=bool(config.get("tie_word_embeddings"))), family)
 
 
+@cache
 def _safetensors_bytes(path: Path) -> int:
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     return max(int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__")
 
 
+@cache  # reading a GGUF's vocabulary takes seconds, and every measured cell asks
 def _gguf_bytes(path: Path) -> int:
     from gguf import GGUFReader
 
