@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -91,7 +91,7 @@ def _say(line: str) -> None:
     console.print(line, highlight=False, markup=False)
 
 
-def _refuse(why: str) -> Any:
+def _refuse(why: str) -> NoReturn:
     console.print(f"run_all.sh: {why}", highlight=False, markup=False)
     sys.exit(2)
 

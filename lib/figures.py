@@ -244,9 +244,17 @@ def _cell(value: Any, among_words: bool) -> str:
     return f"{value:,}" if isinstance(value, int) else html.escape(str(value))
 
 
-def claim(sentence: str, **values: Any) -> None:
-    """Display `sentence`, its fields filled from `values`, as a quotation; NotMeasured if one of them is unknown."""
-    text = filled(sentence, **values)
+def claim(sentence: str, *, otherwise: str | None = None, **values: Any) -> None:
+    """Display `sentence`, its fields filled from `values`, as a quotation; NotMeasured if one of them is unknown.
+
+    `otherwise` says what can be said without the missing ones, for instance when only one of two engines ran.
+    """
+    try:
+        text = filled(sentence, **values)
+    except NotMeasured:
+        if otherwise is None:
+            raise
+        text = filled(otherwise, **values)
     _display({"text/markdown": f"> **{text}**", "text/plain": text}, {"claim": True})
 
 

@@ -10,12 +10,13 @@ import csv
 import hashlib
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 
 from lib.clock import Timing, measure
@@ -100,6 +101,19 @@ def here() -> Machine:
                    hypervisor="hypervisor" in flags, gpus=gpus, gpu_status=status,
                    system=f"{platform.system()} {platform.release().split('-')[0]}", python=platform.python_version(),
                    packages=packages)
+
+
+def card(environment: Mapping[str, Any]) -> pd.DataFrame:
+    """The machine of a record's environment as a table: what it is, what runs on it."""
+    gpus = ", ".join(f"{gpu['name']} ({gpu['memory_bytes'] / 2**30:.0f} GiB, driver {gpu['driver']})" for gpu in environment["gpus"])
+    cache = environment["l3_bytes"]
+    rows = {"machine": environment["machine_id"], "processor": environment["cpu"],
+            "cores": f"{environment['cores']} ({environment['threads']} threads)", "instructions": ", ".join(environment["isa"]),
+            "L3 cache": f"{cache / 2**20:.0f} MiB" if cache else None, "memory": f"{environment['memory_bytes'] / 2**30:.1f} GiB",
+            "governor": environment["governor"] or "not told", "virtual machine": "yes" if environment["hypervisor"] else "no",
+            "GPU": gpus or environment["gpu_status"], "system": environment["system"], "Python": environment["python"],
+            **environment["packages"]}
+    return pd.DataFrame({"what": list(rows), "value": list(rows.values())})
 
 
 def ceilings(*, device: str = "cpu", budget_s: float = 1.0) -> list[Ceiling]:

@@ -7,8 +7,9 @@ error is known too. Refuses to call an error the client's when the server was la
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,14 +19,37 @@ from lib.llm import events, metrics
 from lib.llm.client import Client, Closed, post
 from lib.llm.engines import null
 from lib.llm.engines.engine import completion, usage_so_far
+from lib.llm.session import Session
 from lib.progress import Progress
 
 TRUTH = null.Truth(ttft_s=0.050, tpot_s=0.010)
 TOKENS = 128
 
 
-def calibrate(run: record.Run, *, streams: Sequence[int], rounds: int, waves: int = 2) -> None:
-    """Add a point a load and round: `waves` requests a stream, of 128 tokens each. What the run holds already is kept."""
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much a profile asks for: loads, rounds, requests a stream, and the rates of the search for the highest one."""
+
+    streams: tuple[int, ...]
+    rounds: int
+    waves: int
+    tpots_s: tuple[float, ...]
+
+
+PLANS = {"smoke": Plan((1, 16), 1, 1, (0.010,)), "quick": Plan((1, 16, 64, 256), 3, 2, (0.010, 0.005, 0.0025, 0.00125)),
+         "full": Plan((1, 16, 64, 256), 5, 12, (0.010, 0.005, 0.0025, 0.00125, 0.0006))}
+
+
+def calibrate(s: Session, plan: Plan) -> None:
+    """Measure the client on this machine as planned; what the run holds already is kept. Nothing where nothing is measured."""
+    if s.here is not None:
+        errors(s.run, streams=plan.streams, rounds=plan.rounds, waves=plan.waves)
+        rates(s.run, tpots_s=plan.tpots_s)
+
+
+def errors(run: record.Run, *, streams: Sequence[int], rounds: int, waves: int) -> None:
+    """Add a point a load and round: `waves` requests a stream, of 128 tokens each, at least 4."""
     todo = [(n, turn) for turn in range(rounds) for n in streams if run.measured(_setting(n, turn)) is None]
     if reason := null.available():
         for n, turn in todo:
@@ -35,14 +59,14 @@ def calibrate(run: record.Run, *, streams: Sequence[int], rounds: int, waves: in
         return
     request = post("/v1/completions", json.dumps(completion(list(range(100)), TOKENS)).encode())
     with null.serving(TRUTH) as port, Client() as client, Progress(len(todo), "calibrating the client") as progress:
-        client.run(port, [request] * 64, Closed(64))
+        client.run(port, [request] * max(streams), Closed(max(streams)))  # cold code and cold sockets belong to no load
         for n, turn in todo:
             null.stamps(port)
-            traffic = client.run(port, [request] * max(12, n * waves), Closed(n))
+            traffic = client.run(port, [request] * max(4, n * waves), Closed(n))
             served = null.stamps(port)
             answers = [events.answer(e, usage_so_far) for e in traffic.exchanges]
             late = [first for s in served for first in s.late_s(TRUTH)[:1]]
-            samples = {"ttft_s": [a.stamps_s[0] if a.stamps_s else None for a in answers], "tpot_s": [metrics.tpot_s(a) for a in answers],
+            samples: dict[str, list[Any]] = {"ttft_s": [a.stamps_s[0] if a.stamps_s else None for a in answers], "tpot_s": [metrics.tpot_s(a) for a in answers],
                        "server_late_s": late, "error": [a.error for a in answers]}
             checks = {"5 lag": audit.client_lag(traffic.lag_s, budget_s=0.005),
                       "6 length": audit.lengths([a.tokens for a in answers], TOKENS, [a.prompt_tokens for a in answers], 100)}
@@ -53,7 +77,7 @@ def calibrate(run: record.Run, *, streams: Sequence[int], rounds: int, waves: in
             progress.advance(f"{n} streams")
 
 
-def sustained(run: record.Run, *, streams: int = 256, tpots_s: Sequence[float] = (0.010, 0.005, 0.0025, 0.00125)) -> None:
+def rates(run: record.Run, *, tpots_s: Sequence[float], streams: int = 256) -> None:
     """Add a point an offered rate: how many tokens/s the client takes before its stamps fall behind the server's by more than 5 ms."""
     todo = [t for t in tpots_s if run.measured({"what": "rate", "tpot_s": t}) is None]
     if null.available() or not todo:
@@ -95,7 +119,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
         late = [t for s in group["samples"] for t in s["server_late_s"]]
         middle, far = stats.median(ttft), stats.quantile(ttft, 0.99)
         assert middle is not None
-        rows.append({"streams": int(float(streams)), "n": len(ttft), "ttft_error_ms": (middle.value - truth["ttft_s"]) * 1e3,
+        rows.append({"streams": int(float(str(streams))), "n": len(ttft), "ttft_error_ms": (middle.value - truth["ttft_s"]) * 1e3,
                      "lo_ms": None if middle.lo is None else (middle.lo - truth["ttft_s"]) * 1e3,
                      "hi_ms": None if middle.hi is None else (middle.hi - truth["ttft_s"]) * 1e3,
                      "ttft_p99_error_ms": None if far is None else (far.value - truth["ttft_s"]) * 1e3,
@@ -106,10 +130,66 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def row(table: pd.DataFrame, *, streams: int) -> dict[str, Any]:
+    """The row of `summary` at one load: fields for a claim."""
+    return {str(k): v for k, v in table[table["streams"] == streams].iloc[0].to_dict().items()}
+
+
 def highest_rate(frame: pd.DataFrame, *, behind_s: float = 0.005) -> float | None:
     """The highest served rate, tokens/s, at which the client's stamps stay within `behind_s` (p99) of the server's."""
     rates = [f["served_tok_s"] for f in frame[(frame["what"] == "rate") & (frame["status"] == "ok")]["facts"] if f["behind_p99_s"] <= behind_s]
     return max(rates, default=None)
+
+
+def peers(frame: pd.DataFrame) -> pd.DataFrame:
+    """The side-by-side run: by client and streams the median over rounds of what it reported, errors in ms, with the rounds' range."""
+    rows = []
+    for (client, streams), group in frame[frame["status"] == "ok"].groupby(["client", "streams"], sort=False):
+        errors = sorted((f["reported"]["ttft_median_s"] - TRUTH.ttft_s) * 1e3 for f in group["facts"])
+        rows.append({"client": client, "streams": int(float(str(streams))), "rounds": len(errors), "ttft_error_ms": float(np.median(errors)),
+                     "lo_ms": errors[0], "hi_ms": errors[-1],
+                     "ttft_p99_error_ms": _median(f["reported"]["ttft_p99_s"] for f in group["facts"]) * 1e3 - TRUTH.ttft_s * 1e3,
+                     "tpot_error_ms": _median(f["reported"]["tpot_median_s"] for f in group["facts"]) * 1e3 - TRUTH.tpot_s * 1e3,
+                     "cpu_us_per_token": _median(f["cpu_us_per_token"] for f in group["facts"])})
+    return pd.DataFrame(rows)
+
+
+def against_peers(table: pd.DataFrame, *, streams: int) -> dict[str, Any]:
+    """Ours against the best of the others at one load: fields for a claim. Raises ValueError when one side is missing."""
+    at = {str(r["client"]): r for r in table[table["streams"] == streams].to_dict("records")}
+    ours, others = at.pop("ours", None), list(at.values())
+    if ours is None or not others:
+        raise ValueError(f"no comparison at {streams} streams: there are {', '.join(at) or 'none'} beside {'ours' if ours else 'nothing'}")
+    nearest = min(others, key=lambda r: abs(r["ttft_error_ms"]))
+    cheapest = min(others, key=lambda r: r["cpu_us_per_token"])
+    return {"streams": streams, "ours_ms": ours["ttft_error_ms"], "nearest": nearest["client"], "nearest_ms": nearest["ttft_error_ms"],
+            "ours_us": ours["cpu_us_per_token"], "cheapest": cheapest["client"], "cheapest_us": cheapest["cpu_us_per_token"],
+            "times": cheapest["cpu_us_per_token"] / ours["cpu_us_per_token"]}
+
+
+def cross_check(frame: pd.DataFrame) -> pd.DataFrame:
+    """The cross-check run: our number ÷ theirs on the same server, formed inside each round; the median and the rounds' range."""
+    rows = []
+    ok = frame[frame["status"] == "ok"]
+    for (engine, streams), group in ok.groupby(["engine", "streams"], sort=False):
+        said = {(row["client"], row["round"]): row["facts"]["reported"] for row in group.to_dict("records")}
+        for client in sorted({c for c, _ in said if c != "ours"}):
+            row = {"engine": engine, "streams": int(float(str(streams))), "ours ÷": client}
+            for metric, label in (("ttft_median_s", "TTFT"), ("tpot_median_s", "TPOT"), ("tok_per_s", "tok/s")):
+                ratios = sorted(said["ours", turn][metric] / said[client, turn][metric] for c, turn in said if c == client and ("ours", turn) in said)
+                row[label] = f"{np.median(ratios):.3f} ({ratios[0]:.3f}–{ratios[-1]:.3f})" if ratios else None
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def recorded(notebook: str) -> pd.DataFrame | None:
+    """The newest recorded run of one of the comparisons; None where there is none."""
+    runs = record.runs(notebook)
+    return runs[-1].frame().assign(utc=runs[-1].utc) if runs else None
+
+
+def _median(values: Iterable[float]) -> float:
+    return float(np.median(list(values)))
 
 
 def _setting(streams: int, turn: int) -> dict[str, record.Scalar]:

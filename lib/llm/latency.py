@@ -17,10 +17,15 @@ from lib.llm.model import Shape
 BY = ["origin", "machine_id", "engine", "precision", "prompt_tokens"]
 
 
+def cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are cells of a sweep, not ceilings or starts."""
+    return frame[frame["what"] == "cell"] if "what" in frame else frame.iloc[:0]
+
+
 def requests(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a measured request of the valid cells; warm-up requests are left out."""
     rows: list[dict[str, Any]] = []
-    for cell in _cells(frame).to_dict("records"):
+    for cell in cells(frame).to_dict("records"):
         if cell["status"] != "ok":
             continue
         warmup, samples = cell["facts"]["warmup"], cell["samples"]
@@ -61,22 +66,13 @@ def matmul_rate(ceilings: Mapping[str, float], stored: str) -> float:
     return max((rate for what, rate in ceilings.items() if what.startswith("matmul") and not (whole and "int" in what)), default=np.nan)
 
 
-def floors(frame: pd.DataFrame, shape: Shape, ceilings: Mapping[str, float]) -> pd.DataFrame:
-    """What a 16-bit prompt and step must take at the measured ceilings, in ms, by prompt length."""
-    lengths = sorted(int(n) for n in _cells(frame)["prompt_tokens"].unique())
-    weights = 2.0 * shape.parameters
-    return pd.DataFrame({"prompt_tokens": lengths,
-                         "ttft_ms": [shape.prefill_flops(n) / matmul_rate(ceilings, "f16") * 1e3 for n in lengths],
-                         "tpot_ms": [shape.decode_bytes(weights, n) / read_rate(ceilings) * 1e3 for n in lengths]})
-
-
 def starts(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a contender: seconds until ready, resident memory, bits a weight; or the reason why it did not run."""
     rows = []
     for start in frame[frame["what"] == "start"].to_dict("records"):
         ok = start["status"] == "ok"
         facts, samples = start["facts"], start["samples"]
-        cells = _cells(frame)
+        cells = cells(frame)
         mine = cells[(cells["engine"] == start["engine"]) & (cells["precision"] == start["precision"]) & (cells["run_id"] == start["run_id"])]
         peak = max((c["host"]["tree_rss_max_bytes"] or 0 for c in mine["facts"] if c.get("host")), default=None)
         rows.append({"origin": start["origin"], "machine_id": start["machine_id"], "name": name(start),
@@ -92,7 +88,7 @@ def first_token(frame: pd.DataFrame) -> pd.DataFrame:
     Queue and prefill are the engine's own words; the rest is HTTP, tokenizing, scheduling and transport. Unknown is None.
     """
     rows = []
-    for cell in _cells(frame).to_dict("records"):
+    for cell in cells(frame).to_dict("records"):
         if cell["status"] != "ok":
             continue
         ttft = float(np.mean([t for t in cell["samples"]["ttft_s"] if t is not None]))
@@ -116,22 +112,30 @@ def verdict(frame: pd.DataFrame, *, prompt_tokens: int, precision: str = "16-bit
     here = rows[(rows["machine_id"] == frame["machine_id"].iloc[0]) & (rows["prompt_tokens"] == prompt_tokens) & (rows["precision"] == precision)]
     record.comparable(*here[["machine_id", "method"]].to_dict("records"))
     ranked = sorted(((float(group[what].median()), engine, group[what].dropna().tolist()) for engine, group in here.groupby("engine")))
-    if len(ranked) < 2:
-        return {"first": ranked[0][1] if ranked else None, "second": None}
-    (best, first, fast), (_, second, slow) = ranked[:2]
-    ratio = stats.ratio(slow, fast)
-    assert ratio is not None
-    return {"first": first, "second": second, "value_ms": best * 1e3, "ratio": ratio.value, "lo": ratio.lo, "hi": ratio.hi,
-            "n": min(len(fast), len(slow)), "prompt_tokens": prompt_tokens, "last": ranked[-1][1], "last_ratio": ranked[-1][0] / best}
+    if not ranked:
+        return {"prompt_tokens": prompt_tokens}
+    best, first, fast = ranked[0]
+    alone = {"first": first, "value_ms": best * 1e3, "prompt_tokens": prompt_tokens, "n": len(fast)}
+    if len(ranked) < 2 or (ratio := stats.ratio(ranked[1][2], fast)) is None:
+        return alone
+    return {**alone, "second": ranked[1][1], "ratio": ratio.value, "lo": ratio.lo, "hi": ratio.hi, "n": ratio.n}
 
 
-def name(row: Mapping[str, Any]) -> str:
+def best(table: pd.DataFrame, column: str) -> dict[str, Any]:
+    """The row of `summary` that reaches the highest share of a ceiling."""
+    return {str(k): v for k, v in table.sort_values(column).iloc[-1].to_dict().items()}
+
+
+def shares(table: pd.DataFrame) -> pd.DataFrame:
+    """`summary` as a reader wants it: names, ms, shares of the ceilings in percent."""
+    return pd.DataFrame({"engine": table["name"], "machine": table["machine_id"], "prompt": table["prompt_tokens"].astype(int), "n": table["n"],
+                         "TTFT, ms": table["ttft_ms"], "of the matmul ceiling (MFU)": [f"{v:.0%}" for v in table["mfu"]],
+                         "TPOT, ms": table["tpot_ms"], "of the bandwidth ceiling (MBU)": [f"{v:.0%}" for v in table["mbu"]]})
+
+
+def name(row: Mapping[Any, Any]) -> str:
     """ "llama.cpp Q4_1": how a contender is called in figures and tables."""
     return "" if not isinstance(row.get("engine"), str) else f"{row['engine']} {row['precision']}"
-
-
-def _cells(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[frame["what"] == "cell"] if "what" in frame else frame.iloc[:0]
 
 
 def _ms(what: str, estimate: stats.Estimate | None) -> dict[str, float | None]:

@@ -47,6 +47,34 @@ class Session:
         return {str(p.setting["name"]): float(p.facts["rate"]) for p in self.run.points()
                 if p.setting.get("what") == "ceiling" and p.facts.get("rate")}
 
+    def ceiling_table(self) -> pd.DataFrame:
+        """Every limit that was tried: measured rate, published peak where known, the spread of its samples."""
+        rows = []
+        for p in self.run.points():
+            if p.setting.get("what") == "ceiling":
+                seconds = p.samples.get("seconds") or []
+                rows.append({"limit": p.setting["name"], "measured": _rate(p.facts["rate"], p.facts["unit"]) if p.facts["rate"] else p.reason,
+                             "samples": len(seconds), "median ÷ best": sorted(seconds)[len(seconds) // 2] / min(seconds) if seconds else None,
+                             "published peak": self._peak(str(p.setting["name"]))})
+        return pd.DataFrame(rows)
+
+    def _peak(self, limit: str) -> str:
+        gpus = self.run.environment["gpus"]
+        known = machine.peak(gpus[0]["name"] if gpus else self.run.environment["cpu"])
+        column = "bandwidth_bytes_per_s" if limit.startswith("read") else "bf16_flop_per_s" if "16" in limit else None
+        if known is None or column is None:
+            return "not known"
+        return f"{_rate(float(known[column]), 'B/s' if column.startswith('band') else 'FLOP/s')} ({known['source']})"
+
+    def physics(self, prompt_tokens: Sequence[int]) -> pd.DataFrame:
+        """What the model must cost on this machine before anything runs: bytes, FLOPs, and the times they take at the ceilings."""
+        shape, rates = self.shape(), self.ceilings()
+        matmul = max(rate for name, rate in rates.items() if name.startswith("matmul") and "int" not in name)
+        read = max(rate for name, rate in rates.items() if name.startswith("read"))
+        return pd.DataFrame([{"prompt tokens": n, "prefill GFLOP": shape.prefill_flops(n) / 1e9, "TTFT floor, ms": shape.prefill_flops(n) / matmul * 1e3,
+                              "KV cache, MB": n * shape.kv_bytes_per_token() / 1e6, "bytes a step, MB": shape.decode_bytes(2 * shape.parameters, n) / 1e6,
+                              "TPOT floor, ms": shape.decode_bytes(2 * shape.parameters, n) / read * 1e3} for n in prompt_tokens])
+
     def shape(self) -> Shape:
         """The shape of the model that the run measured."""
         return Shape(**next(p for p in self.run.points() if p.setting.get("what") == "model").facts["shape"])
@@ -106,3 +134,7 @@ def limits(run: record.Run, *, device: str, budget_s: float) -> None:
         run.add(record.Point({"what": "ceiling", "name": one.name, "device": device},
                              "invalid" if wrong else "ok" if one.rate else "skipped", wrong or one.reason, samples,
                              {"rate": one.rate, "unit": one.unit, "amount": one.amount}, checks))
+
+
+def _rate(rate: float, unit: str) -> str:
+    return f"{rate / 1e9:,.0f} G{unit}"

@@ -75,7 +75,9 @@ def measure(tool: peers.Peer, target: peers.Target, load: peers.Load, setting: d
         said, _ = peers.ask(tool, target, load)
     except peers.Failed as why:
         return record.Point(setting, "failed", str(why))
-    return record.Point(setting, "ok",
+    off = [n for n in said.prompt_tokens if n is not None and abs(n - PROMPT_TOKENS) > 0.1 * PROMPT_TOKENS]
+    wrong = f"{len(off)} prompts are not about {PROMPT_TOKENS} tokens long, but for example {off[0]}" if off else None
+    return record.Point(setting, "invalid" if wrong else "ok", wrong, audit={"6 length": wrong},
                         samples={"ttft_s": said.ttft_s, "tpot_s": said.tpot_s, "prompt_tokens": said.prompt_tokens},
                         facts={"reported": {name: asdict(said)[name] for name in (*METRICS, "ttft_p99_s")}})
 

@@ -69,8 +69,10 @@ def measure(peer: peers.Peer, target: peers.Target, load: peers.Load, setting: d
     first_ns, last_ns = min(s.recv_ns for s in served), max(s.sent_ns[-1] for s in served)
     tokens = sum(len(s.sent_ns) * s.per_event for s in served)
     before, inside, whole = watched.cpu_s[0], watched.until(last_ns) - watched.until(first_ns), watched.cpu_s[-1]
+    short = [s for s in served if len(s.sent_ns) * s.per_event != OUTPUT_TOKENS]
+    wrong = f"{len(short)} of {len(served)} answers are not {OUTPUT_TOKENS} tokens long" if short else None
     return record.Point(
-        setting, "ok",
+        setting, "invalid" if wrong else "ok", wrong, audit={"6 length": wrong},
         samples={"ttft_s": said.ttft_s, "tpot_s": said.tpot_s,
                  "server_first_late_s": [s.late_s(TRUTH)[0] for s in served]},
         facts={"cpu_us_per_token": inside / tokens * 1e6, "cpu_start_s": watched.until(first_ns) - before,

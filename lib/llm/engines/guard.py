@@ -58,10 +58,9 @@ def end_all(group: int, grace_s: float) -> None:
 def main(fd: int, grace_s: float, command: list[str]) -> int:
     prctl = ctypes.CDLL(None).prctl
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, lambda *_: os.close(wake) if not woken.append(1) and len(woken) == 1 else None)
-    woken: list[int] = []
     asleep, wake = os.pipe()
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, lambda *_: os.write(wake, b"!") and None)
     server = subprocess.Popen(command, process_group=0, stdin=subprocess.DEVNULL,
                               preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
     ended = os.pidfd_open(server.pid)
