@@ -82,22 +82,23 @@ _SLOWDOWN = 0x08 | 0x20 | 0x40 | 0x80
 class Tree:
     """CPU seconds and resident memory of a process and all below it, and the CPU of the whole machine meanwhile."""
 
-    REFRESH = 10  # reads between two searches for new children: walking /proc is what sampling costs
+    WALK = 0.002  # share of a core for looking for new children: that reads all of /proc, however crowded the host
 
     def __init__(self, pid: int) -> None:
         self._root = psutil.Process(pid)
         self._family: list[psutil.Process] = []
-        self._reads = 0
+        self._walk_at = 0.0
         self.status: str | None = None
 
     def read(self) -> dict[str, float | None]:
         cpu_s, rss = 0.0, 0
-        if self._reads % self.REFRESH == 0:
+        if perf_counter() >= self._walk_at:
+            began = thread_time()
             try:
                 self._family = [self._root, *self._root.children(recursive=True)]
             except psutil.NoSuchProcess:
                 self._family = []
-        self._reads += 1
+            self._walk_at = perf_counter() + (thread_time() - began) / self.WALK
         for process in self._family:
             try:
                 times = process.cpu_times()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import pytest
 
 from lib import sampler
@@ -83,6 +85,24 @@ def test_the_end_of_a_process_is_a_status_and_never_a_zero(reaped: bool) -> None
     assert tree.read() == {"tree_cpu_s": None, "tree_rss_bytes": None}
     assert not (seen.frame()["tree_rss_bytes"] == 0).any()
     assert seen.summary()["status"] == "the process has ended"
+
+
+def test_new_children_are_found_but_no_more_often_than_it_may_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent, now, walks = [0.0], [0.0], []
+
+    def children(process: psutil.Process, *, recursive: bool) -> list[psutil.Process]:
+        spent[0] += 0.025  # CPU seconds, on a host with a thousand processes
+        walks.append(now[0])
+        return []
+
+    monkeypatch.setattr(psutil.Process, "children", children)
+    monkeypatch.setattr(sampler, "thread_time", lambda: spent[0])
+    monkeypatch.setattr(sampler, "perf_counter", lambda: now[0])
+    tree = Tree(os.getpid())
+    for tenth in range(300):
+        now[0] = tenth / 10
+        assert tree.read()["tree_rss_bytes"]
+    assert walks == [0.0, 12.5, 25.0]
 
 
 def test_nothing_sampled_is_nothing_known() -> None:
