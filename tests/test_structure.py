@@ -131,8 +131,10 @@ def test_no_tracked_file_tells_of_a_home_or_a_registry_or_weighs_too_much() -> N
     assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("told", ["/home/" + "ann/x", "/root/" + ".cache", "https://pypi" + ".org/project/x",
-                                  "https://files.python" + "hosted.org/a.whl", "http://10.0.0.1/" + "simple"])  # fmt: skip
+@pytest.mark.parametrize("told", [
+    "/home/" + "ann/x", "/root/" + ".cache", "https://pypi" + ".org/project/x",
+    "https://files.python" + "hosted.org/a.whl", "http://10.0.0.1/" + "simple",
+])  # fmt: skip
 def test_such_a_file_would_be_found(told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (planted := tmp_path / "notes.md").write_text(f"see {told}")
     here = sys.modules[__name__]
