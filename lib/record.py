@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -57,7 +57,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run on disk. Everything but `path` comes from its run.json."""
+    """A run on disk. Everything comes from its run.json, but for `path` and, once continued, `git`: today's tree."""
 
     path: Path
     notebook: str
@@ -86,6 +86,8 @@ class Run:
 
         Raises ValueError for NaN and infinity, which JSON does not know: what was not measured is None.
         """
+        if self.git["dirty"]:
+            self._taint()
         stamped = Point(**{**_fields(point), "utc": point.utc or _now()})
         line = (json.dumps(_fields(stamped), allow_nan=False) + "\n").encode()
         fd = os.open(self.path / "points.jsonl", os.O_RDWR | os.O_CREAT, 0o644)
@@ -102,6 +104,12 @@ class Run:
         finally:
             os.close(fd)
         return stamped
+
+    def _taint(self) -> None:
+        """A run that was begun on a clean tree and goes on on a dirty one is dirty from then on."""
+        header = json.loads((self.path / "run.json").read_text())
+        if not header["git"]["dirty"]:
+            _write_header(self.path, {**header, "git": {**header["git"], "dirty": True}})
 
     def series(self, name: str, frame: pd.DataFrame) -> Path:
         """Keep a long series beside the points, written whole or not at all."""
@@ -136,15 +144,13 @@ def begin(notebook: str, *, parameters: Mapping[str, Any], environment: Mapping[
             same = (earlier.method == METHOD and canonical(earlier.parameters) == canonical(parameters)
                     and earlier.environment.get("stack_id") == environment.get("stack_id"))
             if same:
-                return earlier
+                return replace(earlier, git=_git())  # who measures from here on
     now, salt = _now(), hashlib.sha256(canonical(parameters).encode() + os.urandom(8)).hexdigest()[:6]
     path = home / f"{now.replace(':', '').replace('-', '')[:15]}-{salt}"
     path.mkdir(parents=True)
     header = {"schema": SCHEMA, "method": METHOD, "run_id": path.name, "notebook": notebook, "utc": now, "git": _git(),
               "parameters": dict(parameters), "environment": dict(environment)}
-    half = path / ".run.json.half"
-    half.write_text(json.dumps(header, indent=1, allow_nan=False, default=str) + "\n")
-    half.replace(path / "run.json")
+    _write_header(path, header)
     return load(path)
 
 
@@ -192,6 +198,12 @@ def promote(source: Path, *, to: Path = REFERENCE) -> Path:
         shutil.rmtree(target)
     half.rename(target)
     return target
+
+
+def _write_header(path: Path, header: Mapping[str, Any]) -> None:
+    half = path / ".run.json.half"
+    half.write_text(json.dumps(header, indent=1, allow_nan=False, default=str) + "\n")
+    half.replace(path / "run.json")
 
 
 def _full(path: Path, what: str, error: OSError) -> RecordFull:
