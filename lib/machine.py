@@ -105,12 +105,16 @@ def here() -> Machine:
 
 def card(environment: Mapping[str, Any]) -> pd.DataFrame:
     """The machine of a record's environment as a table: what it is, what runs on it."""
-    gpus = ", ".join(f"{gpu['name']} ({gpu['memory_bytes'] / 2**30:.0f} GiB, driver {gpu['driver']})" for gpu in environment["gpus"])
+    gpus = ", ".join(f"{gpu['name']} ({gpu['memory_bytes'] / 2**30:.0f} GiB, driver {gpu['driver']})"
+                     for gpu in environment["gpus"])
     cache = environment["l3_bytes"]
     rows = {"machine": environment["machine_id"], "processor": environment["cpu"],
-            "cores": f"{environment['cores']} ({environment['threads']} threads)", "instructions": ", ".join(environment["isa"]),
-            "L3 cache": f"{cache / 2**20:.0f} MiB" if cache else None, "memory": f"{environment['memory_bytes'] / 2**30:.1f} GiB",
-            "governor": environment["governor"] or "not told", "virtual machine": "yes" if environment["hypervisor"] else "no",
+            "cores": f"{environment['cores']} ({environment['threads']} threads)",
+            "instructions": ", ".join(environment["isa"]),
+            "L3 cache": f"{cache / 2**20:.0f} MiB" if cache else None,
+            "memory": f"{environment['memory_bytes'] / 2**30:.1f} GiB",
+            "governor": environment["governor"] or "not told",
+            "virtual machine": "yes" if environment["hypervisor"] else "no",
             "GPU": gpus or environment["gpu_status"], "system": environment["system"], "Python": environment["python"],
             **environment["packages"]}
     return pd.DataFrame({"what": list(rows), "value": list(rows.values())})
@@ -168,7 +172,8 @@ def _matmul(device: str, precision: str, budget_s: float) -> Ceiling:
         return lambda: x @ y
 
     try:
-        n, timing = 128, measure(product(128), budget_s=0.02, warmup_s=0, sync=_sync(device))
+        # many small ones first: on a busy machine most of them wait for a thread that does not run
+        n, timing = 128, measure(product(128), budget_s=0.02, warmup_s=0, at_least=20, sync=_sync(device))
         while n < (2048 if device == "cpu" else 8192) and min(timing.samples_s) * 8 < budget_s / 3:
             n *= 2
             timing = measure(product(n), budget_s=0.05, warmup_s=0, at_least=2, sync=_sync(device))

@@ -87,6 +87,7 @@ def test_ceilings_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(machine, "_l3", lambda: None)  # the smallest array
+    monkeypatch.setattr(machine, "here", lambda: replace(EPYC, threads=1))  # two wait for each other
     threads = torch.get_num_threads()
     found = {one.name: one for one in machine.ceilings(budget_s=0.05)}
     assert torch.get_num_threads() == threads
@@ -145,3 +146,11 @@ def test_every_published_peak_can_be_one() -> None:
         assert 1e11 < float(row["bandwidth_bytes_per_s"]) < 1e13
         assert 1e13 < float(row["bf16_flop_per_s"]) < 1e16
         assert not row["fp8_flop_per_s"] or float(row["fp8_flop_per_s"]) > float(row["bf16_flop_per_s"])
+
+
+def test_a_card_tells_what_is_there_and_what_is_not() -> None:
+    told = machine.card(json.loads(json.dumps(EPYC.environment(vllm="0.32.0")))).set_index("what")["value"]
+    assert (told["processor"], told["cores"], told["memory"]) == (EPYC.cpu, "2 (4 threads)", "24.0 GiB")
+    assert (told["GPU"], told["governor"], told["vllm"], told["L3 cache"]) == ("no GPU", "not told", "0.32.0", "32 MiB")
+    gpus = machine.card(replace(EPYC, gpus=(H100,), l3_bytes=None).environment()).set_index("what")["value"]
+    assert (gpus["GPU"], gpus["L3 cache"]) == ("NVIDIA H100 80GB HBM3 (80 GiB, driver 580.65)", None)
