@@ -111,7 +111,7 @@ def card(environment: Mapping[str, Any]) -> pd.DataFrame:
     rows = {"machine": environment["machine_id"], "processor": environment["cpu"],
             "cores": f"{environment['cores']} ({environment['threads']} threads)",
             "instructions": ", ".join(environment["isa"]),
-            "L3 cache": f"{cache / 2**20:.0f} MiB" if cache else None,
+            "L3 cache": f"{cache / 2**20:.0f} MiB" if cache else "not told",
             "memory": f"{environment['memory_bytes'] / 2**30:.1f} GiB",
             "governor": environment["governor"] or "not told",
             "virtual machine": "yes" if environment["hypervisor"] else "no",

@@ -153,4 +153,4 @@ def test_a_card_tells_what_is_there_and_what_is_not() -> None:
     assert (told["processor"], told["cores"], told["memory"]) == (EPYC.cpu, "2 (4 threads)", "24.0 GiB")
     assert (told["GPU"], told["governor"], told["vllm"], told["L3 cache"]) == ("no GPU", "not told", "0.32.0", "32 MiB")
     gpus = machine.card(replace(EPYC, gpus=(H100,), l3_bytes=None).environment()).set_index("what")["value"]
-    assert (gpus["GPU"], gpus["L3 cache"]) == ("NVIDIA H100 80GB HBM3 (80 GiB, driver 580.65)", None)
+    assert (gpus["GPU"], gpus["L3 cache"]) == ("NVIDIA H100 80GB HBM3 (80 GiB, driver 580.65)", "not told")
