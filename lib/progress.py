@@ -13,7 +13,7 @@ class Progress:
     """`with Progress(n, "measuring") as p: …; p.advance("what was done")`."""
 
     def __init__(self, total: int, title: str) -> None:
-        self._total, self._title, self._done = total, title, 0
+        self.total, self._title, self._done = total, title, 0
         self._began = monotonic()
 
     def __enter__(self) -> Progress:
@@ -21,19 +21,19 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._total:
+        if self.total:
             sys.stdout.write("\r\033[K" if sys.stdout.isatty() else "")
             self._clear()
 
     def advance(self, what: str) -> None:
         self._done += 1
-        left = (monotonic() - self._began) / self._done * (self._total - self._done)
+        left = (monotonic() - self._began) / self._done * (self.total - self._done)
         self._show(f"{what} · about {left:.0f} s left")
 
     def _show(self, what: str) -> None:
-        if not self._total:
+        if not self.total:
             return
-        line = f"{self._title} {self._done}/{self._total} {what}"
+        line = f"{self._title} {self._done}/{self.total} {what}"
         if _in_notebook():
             from IPython.display import clear_output
 

@@ -29,6 +29,7 @@ from lib.llm.workload import Workload, corpus, digest
 from lib.progress import Progress
 
 LAG_BUDGET_S = 0.005
+DISTURBED = ("5 lag", "8 quiet")  # checks that blame the machine's other work, not the engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,34 +66,37 @@ def latency(s: Session, rivals: Sequence[Contender], plan: Plan) -> pd.DataFrame
 
 
 def sweep(s: Session, rivals: Sequence[Contender], works: dict[int, Workload], load: Closed | Open, *, rounds: int) -> pd.DataFrame:
-    """Every contender × workload × round as a point; those already measured are kept. Engines are up together, asked in turn."""
+    """Every contender × workload × round as a point; those already measured are kept. Engines are up together, asked in turn.
+
+    A cell that something else on the machine disturbed is tried once more at the end. Raises ValueError, before anything starts,
+    for workloads that do not fit the model's context or cannot be unique.
+    """
     if s.here is None or s.model is None:
         return s.frame()
     rates = s.ceilings()
     bench = Bench(s.run, s.model, s.here.threads, float(s.here.l3_bytes or 0),
                   max(rate for name, rate in rates.items() if name.startswith("read bandwidth")),
                   max(rate for name, rate in rates.items() if name.startswith("matmul")))
-    text = corpus(s.model.family.hf)
-    longest = max(work.context for work in works.values())
-    spec = {r: Spec(s.model, r.precision, context=-(-longest // 256) * 256, slots=in_flight(load), threads=s.here.threads, device=s.device)
-            for r in rivals}
-    prompts = {n: work.prompts(text, context=spec[rivals[0]].context) for n, work in works.items()}
-    cells = [(r, n, turn) for turn in range(rounds) for n in works for r in rivals]
-    todo = [cell for cell in cells if s.run.measured(_setting(*cell, works, load)) is None]
+    context = -(-max(work.context for work in works.values()) // 256) * 256
+    spec = {r: Spec(s.model, r.precision, context=context, slots=in_flight(load), threads=s.here.threads, device=s.device) for r in rivals}
+    prompts = {n: work.prompts(corpus(s.model.family.hf), context=context) for n, work in works.items()}
+    todo = [(r, n, turn) for turn in range(rounds) for n in works for r in rivals
+            if s.run.measured(_setting(r, n, turn, works, load)) is None]
     with contextlib.ExitStack() as stack:
-        needed = [r for r in rivals if any(cell[0] == r for cell in todo)]
-        servers = dict(_start(bench, needed, spec, stack))
-        todo = [cell for cell in todo if cell[0] in servers]
-        client = stack.enter_context(Client()) if todo else None
-        with Progress(len(todo), f"{s.run.notebook}: measuring") as progress:
-            for rival, n, turn in todo:
-                assert client is not None
-                setting = _setting(rival, n, turn, works, load)
-                share = len(prompts[n]) // rounds
+        servers = dict(_start(bench, [r for r in rivals if any(one[0] == r for one in todo)], spec, stack))
+        queue = [(one, True) for one in todo if one[0] in servers]
+        client = stack.enter_context(Client())
+        with Progress(len(queue), f"{s.run.notebook}: measuring") as progress:
+            for (rival, n, turn), once_more in queue:
+                setting, share = _setting(rival, n, turn, works, load), len(prompts[n]) // rounds
                 try:
-                    s.run.add(cell(bench, client, servers[rival], setting, prompts[n][turn * share:(turn + 1) * share], works[n], load))
+                    point = cell(bench, client, servers[rival], setting, prompts[n][turn * share:(turn + 1) * share], works[n], load)
                 except EngineDied as death:
-                    s.run.add(record.Point(setting, "failed", str(death)))
+                    point = record.Point(setting, "failed", str(death))
+                s.run.add(point)
+                if once_more and any(point.audit.get(check) for check in DISTURBED):
+                    queue.append(((rival, n, turn), False))
+                    progress.total += 1
                 progress.advance(f"{rival.name}, {n} tokens, round {turn + 1}")
     return s.frame()
 

@@ -69,11 +69,12 @@ def matmul_rate(ceilings: Mapping[str, float], stored: str) -> float:
 def starts(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a contender: seconds until ready, resident memory, bits a weight; or the reason why it did not run."""
     rows = []
+    measured = cells(frame)
     for start in frame[frame["what"] == "start"].to_dict("records"):
         ok = start["status"] == "ok"
         facts, samples = start["facts"], start["samples"]
-        cells = cells(frame)
-        mine = cells[(cells["engine"] == start["engine"]) & (cells["precision"] == start["precision"]) & (cells["run_id"] == start["run_id"])]
+        mine = measured[(measured["engine"] == start["engine"]) & (measured["precision"] == start["precision"])
+                        & (measured["run_id"] == start["run_id"])]
         peak = max((c["host"]["tree_rss_max_bytes"] or 0 for c in mine["facts"] if c.get("host")), default=None)
         rows.append({"origin": start["origin"], "machine_id": start["machine_id"], "name": name(start),
                      "ready_s": samples["ready_s"][-1] if ok else None, "bits_per_weight": facts["bits_per_weight"] if ok else None,
@@ -96,8 +97,9 @@ def first_token(frame: pd.DataFrame) -> pd.DataFrame:
         rows.append({**{key: cell[key] for key in BY}, "name": name(cell), "ttft_ms": ttft * 1e3,
                      "queue_ms": None if queue is None else queue * 1e3, "prefill_ms": None if prefill is None else prefill * 1e3,
                      "rest_ms": None if prefill is None else (ttft - prefill - (queue or 0)) * 1e3})
-    split = pd.DataFrame(rows)
-    return split if split.empty else split.groupby([*BY, "name"], sort=False, as_index=False).mean(numeric_only=True)
+    times = ["ttft_ms", "queue_ms", "prefill_ms", "rest_ms"]
+    split = pd.DataFrame(rows, columns=[*BY, "name", *times]).astype(dict.fromkeys(times, float))
+    return split.groupby([*BY, "name"], sort=False, as_index=False).mean()
 
 
 def invalid(frame: pd.DataFrame) -> pd.DataFrame:

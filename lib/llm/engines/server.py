@@ -19,6 +19,7 @@ from time import monotonic, sleep
 import httpx
 import psutil
 
+from lib.child import PATHS
 from lib.llm.engines.engine import Engine, Spec
 
 GUARD = Path(__file__).with_name("guard.py")
@@ -50,10 +51,14 @@ class Server:
             raise EngineDied(f"{self.engine.NAME} ended with status {self.guard.returncode}: {last_lines(self.log)}")
 
     def counters(self) -> dict[str, float]:
-        """The engine's own counts, now. Empty where it does not publish any."""
+        """The engine's own counts, now. Empty where it does not publish any. Raises EngineDied when it does not answer."""
         if not self.engine.METRICS:
             return {}
-        answer = httpx.get(self.url + self.engine.METRICS, timeout=10)
+        try:
+            answer = httpx.get(self.url + self.engine.METRICS, timeout=10, trust_env=False)
+        except httpx.HTTPError as error:
+            self.check()
+            raise EngineDied(f"{self.engine.NAME} did not answer {self.engine.METRICS}: {error}") from error
         return self.engine.counters(answer.text) if answer.status_code == 200 else {}
 
 
@@ -69,11 +74,13 @@ def serving(engine: Engine, spec: Spec, *, logs: Path, timeout_s: float = 600, g
         log = logs / f"{engine.NAME.lower().replace(' ', '-')}-{spec.precision.lower()}-{port}.log"
         with _guarded(engine, spec, port, log, grace_s) as guard:
             try:
-                yield _ready(engine, spec, port, log, guard, timeout_s)
-                return
-            except EngineDied as death:
-                if attempt == 2 or "address already in use" not in str(death).lower():
+                server = _ready(engine, spec, port, log, guard, timeout_s)
+            except EngineDied:
+                if attempt == 2 or not _taken(port):
                     raise  # a port taken between our look and the server's bind is the one death worth a second try
+                continue
+            yield server
+            return
 
 
 @contextlib.contextmanager
@@ -96,16 +103,35 @@ def _guarded(engine: Engine, spec: Spec, port: int, log: Path, grace_s: float) -
 
 def _ready(engine: Engine, spec: Spec, port: int, log: Path, guard: subprocess.Popen[bytes], timeout_s: float) -> Server:
     started = monotonic()
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=2) as http:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=2, trust_env=False) as http:
         while monotonic() - started < timeout_s:
             if guard.poll() is not None:
                 raise EngineDied(f"{engine.NAME} ended with status {guard.returncode} while loading: {last_lines(log)}")
-            with contextlib.suppress(httpx.HTTPError):
-                if http.get(engine.HEALTH).status_code == 200:
-                    children = psutil.Process(guard.pid).children()
-                    return Server(engine, spec, port, children[0].pid, monotonic() - started, log, guard)
+            with contextlib.suppress(httpx.HTTPError, psutil.NoSuchProcess):
+                if http.get(engine.HEALTH).status_code == 200 and (pid := _served_by(guard, port)) is not None:
+                    return Server(engine, spec, port, pid, monotonic() - started, log, guard)
             sleep(0.05)
     raise EngineDied(f"{engine.NAME} did not answer {engine.HEALTH} within {timeout_s:g} s: {last_lines(log)}")
+
+
+def _served_by(guard: subprocess.Popen[bytes], port: int) -> int | None:
+    """The server's process, if it is our own family that listens, and not a stranger who was quicker at the port."""
+    twin = psutil.Process(guard.pid).children()
+    server = twin[0].children() if twin else []
+    family = [member for one in server for member in (one, *one.children(recursive=True))]
+    ours = any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for member in family for c in member.net_connections("tcp"))
+    return server[0].pid if ours else None
+
+
+def _taken(port: int) -> bool:
+    """Whether somebody listens at the port: not our server any more, so a stranger."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what our own server leaves behind does not count
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
 def free_port() -> int:
@@ -116,6 +142,7 @@ def free_port() -> int:
 
 
 def last_lines(log: Path, *, count: int = 6) -> str:
-    """The last words of a log, on one line, without paths of this machine's home."""
+    """The last words of a log, on one line, of paths only the last part: what is recorded tells nothing of this machine."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()][-count:]
-    return (" | ".join(lines) or "it printed nothing").replace(str(Path.home()), "~")
+    home = str(Path.home())
+    return PATHS.sub("", (" | ".join(lines) or "it printed nothing").replace(home + "/", "/").replace(home, "~"))

@@ -30,6 +30,7 @@ class Decoder:
         self._model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16 if device == "cpu" else torch.float16,
                                                            trust_remote_code=False, use_safetensors=True).to(device).eval()
         self.context = int(self._model.config.max_position_embeddings)
+        self.vocab = int(self._model.config.vocab_size)
 
     def tokens(self, prompt: list[int], count: int) -> Iterator[tuple[str, float]]:
         """Text of each new token, and the seconds its forward pass took. Requests wait for one another: batch size is 1."""
@@ -46,13 +47,18 @@ class Decoder:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a token waits for the receipt of the one before it, up to 40 ms
     decoder: Decoder
 
     def do_GET(self) -> None:
         self._plain(200 if self.path == "/health" else 404, {"status": "ok" if self.path == "/health" else "no such page"})
 
     def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length", 0))
+        said = self.headers.get("Content-Length", "")
+        if not said.isdecimal():
+            self.close_connection = True
+            return self._plain(400, {"error": {"message": f"bad request: Content-Length {said!r}"}})
+        length = int(said)
         if length > BODY_LIMIT:
             self.close_connection = True
             return self._plain(413, {"error": {"message": f"a body of {length} bytes is over the limit of {BODY_LIMIT}"}})
@@ -61,7 +67,9 @@ class Handler(BaseHTTPRequestHandler):
             prompt, count = [int(i) for i in body["prompt"]], int(body["max_tokens"])
             if not prompt or count < 1 or len(prompt) + count > self.decoder.context:
                 raise ValueError(f"{len(prompt)} + {count} tokens do not fit a context of {self.decoder.context}")
-        except (ValueError, KeyError, TypeError) as error:
+            if not all(0 <= token < self.decoder.vocab for token in prompt):
+                raise ValueError(f"token ids must be below {self.decoder.vocab}")
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             return self._plain(400, {"error": {"message": f"bad request: {error}"}})
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
