@@ -28,7 +28,8 @@ def version() -> str:
 
 def stored(spec: Spec) -> str:
     if spec.precision not in STORED or STORED[spec.precision] not in spec.model.family.gguf:
-        raise Unavailable(f"llama.cpp has {', '.join(STORED)} of {spec.model.name}, not {spec.precision}")
+        there = [precision for precision, form in STORED.items() if form in spec.model.family.gguf]
+        raise Unavailable(f"llama.cpp has {', '.join(there)} of {spec.model.name}, not {spec.precision}")
     return STORED[spec.precision]
 
 
