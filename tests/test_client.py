@@ -1,4 +1,4 @@
-"""The client against a server whose true delays and faults are known. Bounds are generous: the tests share a busy machine."""
+"""The client against a server whose delays and faults are known. Bounds are generous: the tests share a busy machine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from statistics import median, stdev
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_closed_loop_keeps_its_streams_busy(client: Client, port: int) -> None:
     levels = in_flight(traffic.exchanges)
     assert max(level for _, level in levels) == 4
     last_sent_ns = traffic.exchanges[-1].sent_ns
-    steady = [(at, until, level) for (at, level), (until, _) in zip(levels, levels[1:], strict=False) if levels[3][0] <= at < last_sent_ns]
+    steady = [(at, until, level) for (at, level), (until, _) in pairwise(levels) if levels[3][0] <= at < last_sent_ns]
     busy = sum((until - at) * level for at, until, level in steady) / sum(until - at for at, until, _ in steady)
     assert busy > 3.6
     assert traffic.opened_late == 0
@@ -198,8 +199,10 @@ def test_a_slow_server_does_not_slow_the_schedule_and_latency_counts_from_it(cli
 
 def test_a_request_that_could_not_be_sent_in_time_is_charged_for_it() -> None:
     """Due at 0, sent at 1 s, first token 50 ms later: the user waited 1.05 s."""
-    late = Exchange(0, 0, 1_000_000_000, [(1_050_000_000, b'HTTP/1.1 200 OK\r\n\r\ndata: {"choices":[{"text":"a"}]}\n\n')])
-    assert answer(late, null.tokens_in).due_s == -1.0
+    event = b'data: {"choices":[{"text":"a"}]}\n\n'
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(event)
+    late = answer(Exchange(0, 0, 1_000_000_000, [(1_050_000_000, head + event)]), null.tokens_in)
+    assert (metrics.ttft_s(late), metrics.ttft_sched_s(late)) == pytest.approx((0.05, 1.05))
 
 
 def test_connections_that_the_server_closed_while_idle_are_not_used(client: Client) -> None:
@@ -232,14 +235,15 @@ def test_a_hanging_server_costs_the_timeout_and_no_more(client: Client, port: in
 @pytest.mark.parametrize("load", [Closed(streams=2), Open(100.0, connections=2)])
 def test_refusals_end_at_once(client: Client, port: int, load: Closed | Open) -> None:
     began = time.monotonic()
-    traffic = client.run(port, asks(8, {n: "status:503" for n in (0, 1, 4)}), load, timeout_s=60)
+    traffic = client.run(port, asks(8, dict.fromkeys((0, 1, 4), "status:503")), load, timeout_s=60)
     assert time.monotonic() - began < 10
-    assert {number: error[:8] for number, error in failed(traffic).items()} == dict.fromkeys((0, 1, 4), "HTTP 503")
+    assert [(number, error[:8]) for number, error in failed(traffic).items()] == [(n, "HTTP 503") for n in (0, 1, 4)]
     assert all(not metrics.good(read(traffic)[n], metrics.SERVER) for n in (0, 1, 4))
 
 
 def test_error_events_short_answers_and_missing_usage_are_seen(client: Client, port: int) -> None:
-    answers = read(client.run(port, asks(5, {1: "error-event:2", 2: "short:3", 3: "no-usage", 4: "usage-last-choice"}), Closed(streams=1)))
+    faults = {1: "error-event:2", 2: "short:3", 3: "no-usage", 4: "usage-last-choice"}
+    answers = read(client.run(port, asks(5, faults), Closed(streams=1)))
     assert answers[1].error == "error event: planted"
     assert len(answers[1].stamps_s) == 2
     assert [(answers[n].tokens, answers[n].tokens_from) for n in (0, 2, 3, 4)] == [
@@ -328,7 +332,7 @@ def test_a_server_that_dies_in_the_middle_leaves_partial_results(client: Client,
     (4, Open(5.0, warmup=-1), "at least 0"),
     (4, Open(5.0, connections=0), "0 connections"),
 ])  # fmt: skip
-def test_senseless_loads_are_refused_before_anything_starts(client: Client, count: int, load: Closed | Open, why: str) -> None:
+def test_senseless_loads_are_refused_first(client: Client, count: int, load: Closed | Open, why: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.05)
         with pytest.raises(ValueError, match=why):
@@ -353,8 +357,8 @@ def test_a_port_without_a_server_is_told(client: Client) -> None:
 
 
 def test_load_processes_end_with_the_process_that_started_them() -> None:
-    program = ("import time\nfrom lib.llm.client import Client\nif __name__ == '__main__':\n"
-               "    with Client(workers=2) as client:\n        print(*client._pool._processes, flush=True)\n        time.sleep(60)\n")  # fmt: skip
+    program = ("import time\nfrom lib.llm.client import Client\nwith Client(workers=2) as client:\n"
+               "    print(*client._pool._processes, flush=True)\n    time.sleep(60)\n")  # fmt: skip
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert parent.stdout is not None
     workers = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]

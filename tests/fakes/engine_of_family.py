@@ -1,4 +1,4 @@
-"""An engine's module whose server is `family.py`; where that writes its process ids and what goes wrong is in `spec.extra`."""
+"""An engine's module whose server is `family.py`; `spec.extra` says where that tells its family and what goes wrong."""
 
 from __future__ import annotations
 

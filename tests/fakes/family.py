@@ -1,8 +1,8 @@
 """A server with a family, as a script: `family.py PORT PIDS [FAULT]`.
 
 Its child is an ordinary one; its grandchild put itself into a session of its own and lets nobody know whose it is. All
-write their process ids to the file PIDS. Faults: "dies" while loading, "never" healthy, "stubborn" against TERM, "leaves" with
-status 7 when asked for /leave.
+write their process ids to the file PIDS. It leaves with status 7
+when asked for /leave. Faults: "dies" while loading, "never" healthy, "stubborn" against TERM.
 """
 
 import os
@@ -39,7 +39,7 @@ def daemon() -> int:
     if second := os.fork():
         os.write(tell, str(second).encode())
         os._exit(0)
-    os.execv(sys.executable, [sys.executable, "-c", SLEEPER])
+    return os.execv(sys.executable, [sys.executable, "-c", SLEEPER])
 
 
 def main(port: int, pids: Path, fault: str) -> None:

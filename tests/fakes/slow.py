@@ -1,4 +1,4 @@
-"""A server in this process for what the null server does not do: answer one at a time, hang up on the idle, dribble its heads."""
+"""A server for what the null server does not do: answer one at a time, hang up on the idle, dribble its heads."""
 
 from __future__ import annotations
 

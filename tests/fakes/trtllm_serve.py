@@ -56,7 +56,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _event(self, choices: list[dict[str, object]], prompt: int, done: int) -> None:
         usage = {"prompt_tokens": prompt, "total_tokens": prompt + done, "completion_tokens": done}
-        self._chunk(b"data: " + json.dumps({"object": "text_completion", "choices": choices, "usage": usage}).encode() + b"\n\n")
+        event = {"object": "text_completion", "choices": choices, "usage": usage}
+        self._chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
 
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
