@@ -19,16 +19,18 @@ import pandas as pd
 
 from lib import audit, record, sampler
 from lib.llm import events, metrics
-from lib.llm.client import Client, Closed, Open, post
+from lib.llm.client import Client, post
 from lib.llm.contender import Contender
 from lib.llm.engines.engine import Spec, Unavailable
 from lib.llm.engines.server import EngineDied, Server, serving
+from lib.llm.load import Closed, Open
 from lib.llm.model import Model
 from lib.llm.session import Session
 from lib.llm.workload import Workload, corpus, digest
 from lib.progress import Progress
 
 LAG_BUDGET_S = 0.005
+GAUGES = ("running", "kv_usage", "running_per_step")  # engine's counters that are values, not sums
 DISTURBED = ("5 lag", "8 quiet")  # checks that blame the machine's other work, not the engine
 
 
@@ -74,9 +76,10 @@ def sweep(s: Session, rivals: Sequence[Contender], works: dict[int, Workload], l
     if s.here is None or s.model is None:
         return s.frame()
     rates = s.ceilings()
-    bench = Bench(s.run, s.model, s.here.threads, float(s.here.l3_bytes or 0),
-                  max(rate for name, rate in rates.items() if name.startswith("read bandwidth")),
-                  max(rate for name, rate in rates.items() if name.startswith("matmul")))
+    read, matmul = ([rate for name, rate in rates.items() if name.startswith(kind)] for kind in ("read", "matmul"))
+    if not read or not matmul:
+        raise RuntimeError(f"run {s.run.run_id} has no ceiling to hold its points against; start a fresh one: --fresh")
+    bench = Bench(s.run, s.model, s.here.threads, float(s.here.l3_bytes or 0), max(read), max(matmul))
     context = -(-max(work.context for work in works.values()) // 256) * 256
     spec = {r: Spec(s.model, r.precision, context=context, slots=in_flight(load), threads=s.here.threads, device=s.device) for r in rivals}
     prompts = {n: work.prompts(corpus(s.model.family.hf), context=context) for n, work in works.items()}
@@ -110,13 +113,19 @@ def cell(b: Bench, client: Client, server: Server, setting: dict[str, record.Sca
     before = server.counters()
     with sampler.Sampler([sampler.Tree(server.guard.pid), sampler.gpu([server.pid])]) as seen:
         traffic = client.run(server.port, messages, load, reuse=engine.KEEPS_ALIVE)
-    server.check()
-    after = settled(server, before, len(messages))
+    ended = None
+    try:
+        server.check()
+        after = settled(server, before, len(messages))
+    except EngineDied as death:  # what arrived before is kept
+        ended, after = f"incomplete: {death}", {}
     answers = [events.answer(e, engine.tokens_in, start_ns=traffic.exchanges[0].sent_ns) for e in traffic.exchanges]
     name = "events-" + hashlib.sha256(record.canonical(setting).encode()).hexdigest()[:12]
     b.run.series(name, _stamps(answers))
     host = seen.summary()
-    counted = {key: after[key] - before.get(key, 0.0) for key in after}
+    if isinstance(other := host["other_cpu_s"], float):
+        host["other_cpu_s"] = max(0.0, other - traffic.cpu_s)  # our own client is no stranger
+    counted = {key: value if key in GAUGES else value - before.get(key, 0.0) for key, value in after.items()}
     facts = {"warmup": load.warmup, "asked_tokens": work.output_tokens, "sent_tokens": work.prompt_tokens, "prompts": digest(prompts),
              "stored": engine.stored(spec), "weights_bytes": b.model.weights_bytes(engine.stored(spec)), "events": f"{name}.parquet",
              "lag_p99_s": float(np.quantile(traffic.lag_s, 0.99)) if traffic.lag_s else None, "client_cpu_s": traffic.cpu_s,
@@ -126,8 +135,10 @@ def cell(b: Bench, client: Client, server: Server, setting: dict[str, record.Sca
     verdicts = checks(b, measured, answers, work, counted, host, list(traffic.lag_s), facts, streams=in_flight(load))
     failures = [a.error for a in measured if a.error]
     wrong = [f"{check}: {why}" for check, why in verdicts.items() if why]
-    status: record.Status = "failed" if len(failures) == len(measured) else "invalid" if wrong else "ok"
-    reason = f"every request failed: {failures[0]}" if status == "failed" else "; ".join(wrong) or None
+    if len(failures) == len(measured):
+        ended = ended or f"every request failed: {failures[0]}"
+    status: record.Status = "failed" if ended else "invalid" if wrong else "ok"
+    reason = ended or "; ".join(wrong) or None
     return record.Point(setting, status, reason, metrics.samples(answers), facts, verdicts)
 
 

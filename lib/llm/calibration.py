@@ -16,9 +16,10 @@ import pandas as pd
 
 from lib import audit, record, stats
 from lib.llm import events, metrics
-from lib.llm.client import Client, Closed, post
+from lib.llm.client import Client, post
 from lib.llm.engines import null
 from lib.llm.engines.engine import completion, usage_so_far
+from lib.llm.load import Closed
 from lib.llm.session import Session
 from lib.progress import Progress
 

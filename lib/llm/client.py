@@ -13,72 +13,19 @@ import contextlib
 import gc
 import multiprocessing
 import os
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from resource import RUSAGE_SELF, getrusage
 from time import perf_counter_ns
-from typing import cast
 
-import numpy as np
 import uvloop
 
-END = b"\r\n0\r\n\r\n"  # the last chunk; no JSON payload can hold these bytes, for JSON escapes CR and LF
+from lib.llm.load import Closed, Open
+from lib.llm.stream import Exchange, Stream, connect
+
 TICK_S = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """`streams` users, each sending its next request when the last is answered. The first `warmup` requests are not measured."""
-
-    streams: int
-    warmup: int = 0
-
-    def check(self, requests: int) -> None:
-        if self.streams < 1:
-            raise ValueError(f"streams must be at least 1, not {self.streams}")
-        if self.warmup < 0:
-            raise ValueError(f"warm-up must be at least 0, not {self.warmup}")
-        if requests <= self.warmup or requests < self.streams:
-            raise ValueError(f"{requests} requests are too few for {self.streams} streams and {self.warmup} of warm-up")
-        if 0 < self.warmup < self.streams:
-            raise ValueError(f"a warm-up of {self.warmup} does not reach all {self.streams} streams")
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """Poisson arrivals at `rate_per_s`, whatever the server does. Latency counts from the schedule."""
-
-    rate_per_s: float
-    seed: int = 0
-    warmup: int = 0
-    connections: int = 64  # opened before the clock starts; more are opened when all are busy
-
-    def check(self, requests: int) -> None:
-        if self.warmup < 0 or self.connections < 1:
-            raise ValueError(f"a warm-up of {self.warmup} and {self.connections} connections: must be at least 0 and 1")
-        if not 0 < self.rate_per_s < float("inf"):
-            raise ValueError(f"the arrival rate must be positive, not {self.rate_per_s}")
-        if requests <= self.warmup:
-            raise ValueError(f"{requests} requests are too few for a warm-up of {self.warmup}")
-
-    def arrivals_ns(self, requests: int) -> list[int]:
-        """When each request is due, ns after the start: exponential gaps, not rescaled to hit the rate on the nose."""
-        gaps = np.random.default_rng(self.seed).exponential(1 / self.rate_per_s, requests)
-        return [int(t) for t in np.cumsum(gaps) * 1e9]
-
-
-@dataclass(slots=True)
-class Exchange:
-    """One request as it happened. Times in ns of the monotonic clock; `reads` holds (arrival, raw bytes) in order of arrival."""
-
-    number: int
-    due_ns: int
-    sent_ns: int = 0
-    reads: list[tuple[int, bytes]] = field(default_factory=list)
-    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,87 +37,6 @@ class Traffic:
     cpu_s: float
     wall_s: float
     opened_late: int  # connections that had to be opened while the clock ran
-
-
-class Stream(asyncio.Protocol):
-    """A connection that carries one request at a time."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
-        self._exchange: Exchange | None = None
-        self._headed = False  # whether the whole head of the answer is in
-        self._needed: int | None = None  # bytes of an answer that is not chunked
-        self.alive = True
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
-
-    async def ask(self, exchange: Exchange, request: bytes, *, timeout_s: float) -> Exchange:
-        """Send `request` and return `exchange` once the answer is complete, or with its `error` set."""
-        loop = asyncio.get_running_loop()
-        self._reads, self._headed, self._needed = exchange.reads, False, None
-        self._answered: asyncio.Future[None] = loop.create_future()
-        self._exchange = exchange
-        timer = loop.call_later(timeout_s, self._give_up, f"no complete answer within {timeout_s:g} s")
-        exchange.sent_ns = perf_counter_ns()
-        try:  # past the event loop's write queue, so that the stamp stands right before the system call
-            sent = self._socket.send(request)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            sent = len(request)
-            self._give_up(f"could not send: {error}")
-        if sent < len(request):
-            self._transport.write(request[sent:])
-        await self._answered
-        timer.cancel()
-        return exchange
-
-    def data_received(self, data: bytes) -> None:
-        now = perf_counter_ns()
-        if self._exchange is None:
-            return
-        self._reads.append((now, data))
-        if data.endswith(END) or len(data) < len(END) or self._needed is not None or not self._headed:
-            self._look()
-
-    def _look(self) -> None:
-        """Is the answer complete? Called until the head is in, on a possible end (it may be cut), and for answers of a known length."""
-        if not self._headed:
-            head, gap, _ = b"".join(data for _, data in self._reads).partition(b"\r\n\r\n")
-            if not gap:
-                return
-            self._headed, head = True, head.lower()
-            if b"transfer-encoding: chunked" not in head and b"content-length:" in head:
-                self._needed = len(head) + 4 + int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
-        if self._tail().endswith(END) if self._needed is None else sum(len(data) for _, data in self._reads) >= self._needed:
-            self._finish()
-
-    def _tail(self) -> bytes:
-        """The last bytes, also where the end was cut in two."""
-        return b"".join(data for _, data in self._reads[-len(END):])
-
-    def connection_lost(self, reason: Exception | None) -> None:
-        self.alive = False
-        if self._exchange is not None:
-            self._exchange.error = f"connection lost: {reason or 'closed by the server'}"
-            self._finish()
-
-    def close(self) -> None:
-        self.alive = False
-        self._transport.close()
-
-    def _give_up(self, why: str) -> None:
-        if self._exchange is not None:
-            self._exchange.error = why
-            self._finish()
-        self.alive = False
-        self._transport.abort()
-
-    def _finish(self) -> None:
-        self._exchange = None
-        if not self._answered.done():
-            self._answered.set_result(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,17 +52,10 @@ class _Share:
     reuse: bool
 
 
-async def _connect(port: int) -> Stream:
-    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setblocking(False)
-    return (await asyncio.get_running_loop().create_connection(lambda: Stream(connection), sock=connection))[1]
-
-
 async def _again(port: int) -> Stream | None:
     """A new connection in the middle of a run; None when the server is gone: a measurement ends with failures then, not with a crash."""
     with contextlib.suppress(OSError):
-        return await _connect(port)
+        return await connect(port)
     return None
 
 
@@ -215,7 +74,7 @@ async def _until(due_ns: int) -> None:
 
 async def _closed(share: _Share, load: Closed, late: list[int]) -> list[Exchange]:
     queue = iter(share.requests)  # one shared iterator: the next free stream takes the next request
-    streams = [await _connect(share.port) for _ in range(load.streams)]
+    streams = [await connect(share.port) for _ in range(load.streams)]
     await _until(share.start_ns)
 
     async def user(stream: Stream | None) -> list[Exchange]:
@@ -234,7 +93,7 @@ async def _closed(share: _Share, load: Closed, late: list[int]) -> list[Exchange
 
 
 async def _open(share: _Share, load: Open, late: list[int]) -> list[Exchange]:
-    free = [await _connect(share.port) for _ in range(min(load.connections, len(share.requests)))]
+    free = [await connect(share.port) for _ in range(min(load.connections, len(share.requests)))]
 
     async def serve(number: int, due_ns: int, request: bytes) -> Exchange:
         while free and not free[-1].alive:  # closed by the server while it waited its turn

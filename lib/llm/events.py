@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import httptools
 
-from lib.llm.client import Exchange
+from lib.llm.stream import Exchange
 
 # How many output tokens the answer holds up to and with this event, if the event says so.
 TokensIn: TypeAlias = Callable[[Mapping[str, Any]], int | None]

@@ -14,6 +14,8 @@ import pandas as pd
 from lib import record, stats
 from lib.llm.model import Shape
 
+COLUMNS = ["origin", "machine_id", "engine", "precision", "prompt_tokens", "name", "n", "ttft_ms", "ttft_lo_ms", "ttft_hi_ms",
+           "tpot_ms", "tpot_lo_ms", "tpot_hi_ms", "mfu", "mbu", "context"]
 BY = ["origin", "machine_id", "engine", "precision", "prompt_tokens"]
 
 
@@ -52,7 +54,7 @@ def summary(frame: pd.DataFrame, shape: Shape, ceilings: Mapping[str, float]) ->
         rows.append({**dict(zip([*BY, "name"], key, strict=True)), "n": len(group), **_ms("ttft", ttft), **_ms("tpot", tpot),
                      "mfu": shape.prefill_flops(int(first["prompt_tokens"])) / ttft.value / matmul if ttft else None,
                      "mbu": reads / tpot.value / bandwidth if tpot else None, "context": context})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else COLUMNS).sort_values(["machine_id", "prompt_tokens"], kind="stable")
 
 
 def read_rate(ceilings: Mapping[str, float]) -> float:
@@ -76,11 +78,11 @@ def starts(frame: pd.DataFrame) -> pd.DataFrame:
         mine = measured[(measured["engine"] == start["engine"]) & (measured["precision"] == start["precision"])
                         & (measured["run_id"] == start["run_id"])]
         peak = max((c["host"]["tree_rss_max_bytes"] or 0 for c in mine["facts"] if c.get("host")), default=None)
-        rows.append({"origin": start["origin"], "machine_id": start["machine_id"], "name": name(start),
-                     "ready_s": samples["ready_s"][-1] if ok else None, "bits_per_weight": facts["bits_per_weight"] if ok else None,
-                     "weights_mb": facts["weights_bytes"] / 1e6 if ok else None, "resident_mb": peak / 1e6 if peak else None,
-                     "cells": f"{(mine['status'] == 'ok').sum()} of {len(mine)}" if len(mine) else "none", "why not": start["reason"]})
-    return pd.DataFrame(rows)
+        rows.append({"machine": start["machine_id"], "engine": name(start), "ready, s": samples["ready_s"][-1] if ok else None,
+                     "bits a weight": facts["bits_per_weight"] if ok else None,
+                     "weights, MB": facts["weights_bytes"] / 1e6 if ok else None, "resident, MB": peak / 1e6 if peak else None,
+                     "cells ok": f"{(mine['status'] == 'ok').sum()} of {len(mine)}" if len(mine) else "none", "why not": start["reason"]})
+    return _one_machine(pd.DataFrame(rows, columns=None if rows else ["machine"]))
 
 
 def first_token(frame: pd.DataFrame) -> pd.DataFrame:
@@ -105,7 +107,7 @@ def first_token(frame: pd.DataFrame) -> pd.DataFrame:
 def invalid(frame: pd.DataFrame) -> pd.DataFrame:
     """The points that may not be quoted, and why."""
     bad = frame[frame["status"].isin(["invalid", "failed"])]
-    return bad.assign(name=[name(row) for row in bad.to_dict("records")])[["origin", "name", "prompt_tokens", "round", "status", "reason"]]
+    return bad.assign(name=[name(row) for row in bad.to_dict("records")])[["name", "prompt_tokens", "round", "status", "reason"]]
 
 
 def verdict(frame: pd.DataFrame, *, prompt_tokens: int, precision: str = "16-bit", what: str = "ttft_s") -> dict[str, Any]:
@@ -125,14 +127,20 @@ def verdict(frame: pd.DataFrame, *, prompt_tokens: int, precision: str = "16-bit
 
 def best(table: pd.DataFrame, column: str) -> dict[str, Any]:
     """The row of `summary` that reaches the highest share of a ceiling."""
-    return {str(k): v for k, v in table.sort_values(column).iloc[-1].to_dict().items()}
+    return {str(k): v for k, v in table.sort_values(column).to_dict("records")[-1].items()}
 
 
 def shares(table: pd.DataFrame) -> pd.DataFrame:
     """`summary` as a reader wants it: names, ms, shares of the ceilings in percent."""
-    return pd.DataFrame({"engine": table["name"], "machine": table["machine_id"], "prompt": table["prompt_tokens"].astype(int), "n": table["n"],
-                         "TTFT, ms": table["ttft_ms"], "of the matmul ceiling (MFU)": [f"{v:.0%}" for v in table["mfu"]],
-                         "TPOT, ms": table["tpot_ms"], "of the bandwidth ceiling (MBU)": [f"{v:.0%}" for v in table["mbu"]]})
+    return _one_machine(pd.DataFrame({
+        "machine": table["machine_id"], "prompt": table["prompt_tokens"].astype(int), "engine": table["name"], "n": table["n"],
+        "TTFT, ms": table["ttft_ms"], "of the matmul ceiling (MFU)": [f"{v:.0%}" for v in table["mfu"]],
+        "TPOT, ms": table["tpot_ms"], "of the bandwidth ceiling (MBU)": [f"{v:.0%}" for v in table["mbu"]]}))
+
+
+def _one_machine(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the machine's column where there is but one: the caption names it."""
+    return table.drop(columns="machine") if table["machine"].nunique() == 1 else table
 
 
 def name(row: Mapping[Any, Any]) -> str:
