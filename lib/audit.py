@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+UNSEEN_S = 0.1  # CPU seconds: the kernel counts in ticks of 10 ms, and those who look on take some themselves
 SLACK = 0.10  # a measured ceiling is itself uncertain by about this much on a shared machine
 
 
@@ -104,7 +105,7 @@ def undisturbed(host: Mapping[str, float | str | None], *, cores: int, share: fl
     if not isinstance(other, float):
         return f"what other processes took is not known: {host.get('status') or 'nobody looked'}"
     for what, seconds in (("other processes", other), ("the hypervisor", steal)):
-        if isinstance(seconds, float) and seconds > share * wall * cores:
+        if isinstance(seconds, float) and seconds > max(UNSEEN_S, share * wall * cores):
             return f"{what} took {seconds / wall / cores:.0%} of the processors"
     return None
 

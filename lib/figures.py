@@ -197,7 +197,8 @@ def ceiling(fig: go.Figure, y: float, label: str, *, side: str = "left") -> go.F
 
 def limit(fig: go.Figure, x: Sequence[float], y: Sequence[float], label: str) -> go.Figure:
     """Draw the limit `y` over `x` that no measurement can cross, where it is not the same everywhere."""
-    return fig.add_scatter(x=list(x), y=list(y), mode="lines", name=label, line={"color": QUIET, "width": 1.5, "dash": "dash"}, hoverinfo="skip")
+    line = {"color": QUIET, "width": 1.5, "dash": "dash"}
+    return fig.add_scatter(x=list(x), y=list(y), mode="lines", name=label, line=line, hoverinfo="skip")
 
 
 def parts(frame: pd.DataFrame, y: str, pieces: Mapping[str, str], *, x_title: str) -> go.Figure:
@@ -247,14 +248,18 @@ def _cell(value: Any, among_words: bool) -> str:
 def claim(sentence: str, *, otherwise: str | None = None, **values: Any) -> None:
     """Display `sentence`, its fields filled from `values`, as a quotation; NotMeasured if one of them is unknown.
 
-    `otherwise` says what can be said without the missing ones, for instance when only one of two engines ran.
+    `otherwise` says what can be said without the missing ones, for instance when only one of two engines ran; when even
+    that cannot be said, the reason stands there.
     """
     try:
         text = filled(sentence, **values)
-    except NotMeasured:
+    except NotMeasured as missing:
         if otherwise is None:
             raise
-        text = filled(otherwise, **values)
+        try:
+            text = filled(otherwise, **values)
+        except NotMeasured:
+            text = f"Nothing can be claimed here: {missing}"
     _display({"text/markdown": f"> **{text}**", "text/plain": text}, {"claim": True})
 
 

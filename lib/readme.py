@@ -32,6 +32,7 @@ def results() -> str:
     rows = ["| engine | TTFT, 512 tokens | TPOT | of the matmul ceiling | of the bandwidth ceiling | n |", "|---|--:|--:|--:|--:|--:|"]
     rows += [f"| {r['name']} | {r['ttft_ms']:.0f} ms | {r['tpot_ms']:.1f} ms | {r['mfu']:.0%} | {r['mbu']:.0%} | {r['n']} |"
              for r in table.to_dict("records")]
-    rows += [f"| {r['engine']} | *not measured: {r['why not']}* | | | | |" for r in latency.starts(frame).to_dict("records") if r["why not"]]
+    absent = [r for r in latency.starts(frame).to_dict("records") if r["why not"]]
+    rows += [f"| {r['engine']} | *not measured: {r['why not']}* | | | | |" for r in absent]
     machine = f"Recorded on `{s.run.machine_id}`, run `{s.run.run_id}`; SmolLM2-135M, one stream, medians."
     return "\n".join([finding, "", *rows, "", machine])

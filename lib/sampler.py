@@ -193,6 +193,11 @@ def _trapezoid(power: pd.DataFrame) -> float:
     return float(((watts[1:] + watts[:-1]) / 2 * (at[1:] - at[:-1])).sum())
 
 
+def family(pid: int) -> list[int]:
+    """A process and all below it, now."""
+    return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+
+
 def gpu(pids: Sequence[int] = ()) -> Probe:
     """The machine's first GPU, or the null object with the reason."""
     import pynvml

@@ -272,7 +272,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
     hf = tmp_path_factory.mktemp("tiny") / "hf"
     torch.manual_seed(0)
     LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-                                 num_key_value_heads=1, max_position_embeddings=128, bos_token_id=0, eos_token_id=1)).save_pretrained(hf)  # fmt: skip
+                                 num_key_value_heads=1, max_position_embeddings=128, bos_token_id=0,
+                                 eos_token_id=1)).save_pretrained(hf)  # fmt: skip
     letters = Tokenizer(models.WordLevel({chr(48 + n): n for n in range(64)}, unk_token="0"))
     letters.decoder = decoders.Fuse()
     PreTrainedTokenizerFast(tokenizer_object=letters, unk_token="0", bos_token="0", eos_token="1").save_pretrained(hf)

@@ -111,7 +111,7 @@ def cell(b: Bench, client: Client, server: Server, setting: dict[str, record.Sca
     engine, spec = server.engine, server.spec
     messages = [post(*engine.request(spec, prompt, work.output_tokens)) for prompt in prompts]
     before = server.counters()
-    with sampler.Sampler([sampler.Tree(server.guard.pid), sampler.gpu([server.pid])]) as seen:
+    with sampler.Sampler([sampler.Tree(server.guard.pid), sampler.gpu(sampler.family(server.pid))]) as seen:
         traffic = client.run(server.port, messages, load, reuse=engine.KEEPS_ALIVE)
     ended = None
     try:
@@ -149,19 +149,18 @@ def checks(b: Bench, measured: Sequence[events.Answer], answers: Sequence[events
     good = [a for a in measured if a.error is None and a.stamps_s]
     if not good:
         return verdicts
-    tpots = [t for a in good if (t := metrics.tpot_s(a)) is not None]
-    ttfts = [a.stamps_s[0] for a in good]
-    shape, fast = b.model.shape, min(good, key=lambda a: metrics.tpot_s(a) or np.inf)
-    if tpots:
-        verdicts["1 tpot"] = next(filter(None, (audit.tpot_adds_up(a.stamps_s[0], a.stamps_s[-1], a.tokens or 0, a.counts[0] if a.counts else 1,
-                                                                   metrics.tpot_s(a) or 0) for a in good if metrics.tpot_s(a) is not None)), None)
-        stored_bytes = 2 if facts["stored"] in ("bf16", "f16") else None
-        reads = shape.decode_bytes(facts["weights_bytes"], work.prompt_tokens if stored_bytes else 0)
-        verdicts["3 decode"] = audit.decode_floor(metrics.tpot_s(fast) or 0, reads, b.bandwidth, cache_bytes=b.cache_bytes)
-    busy = [metrics.e2e_s(a) or 0 for a in good]
-    wall = max(a.sent_s + (metrics.e2e_s(a) or 0) for a in good) - min(a.sent_s for a in good)
+    ttfts, shape = [a.stamps_s[0] for a in good], b.model.shape
+    timed = [(tpot, a) for a in good if (tpot := metrics.tpot_s(a)) is not None]
+    if timed:
+        sums = [audit.tpot_adds_up(a.stamps_s[0], a.stamps_s[-1], a.tokens or 0, a.counts[0] if a.counts else 1, tpot) for tpot, a in timed]
+        verdicts["1 tpot"] = next(filter(None, sums), None)
+        reads = shape.decode_bytes(facts["weights_bytes"], work.prompt_tokens)
+        verdicts["3 decode"] = audit.decode_floor(min(tpot for tpot, _ in timed), reads, b.bandwidth, cache_bytes=b.cache_bytes)
     if len(good) > streams:
-        verdicts["2 little"] = audit.littles_law(streams, len(good) / wall, float(np.mean(busy)), tolerance=0.1 + streams / len(good) * (streams > 1))
+        took = [a.stamps_s[-1] for a in good]
+        wall = max(a.sent_s + a.stamps_s[-1] for a in good) - min(a.sent_s for a in good)
+        edges = streams / len(good) if streams > 1 else 0  # ramp and drain, when streams do not end together
+        verdicts["2 little"] = audit.littles_law(streams, len(good) / wall, float(np.mean(took)), tolerance=0.1 + edges)
     verdicts["3 prefill"] = audit.prefill_floor(min(ttfts), shape.prefill_flops(work.prompt_tokens), b.matmul)
     verdicts["4 precision"] = audit.stored_precision(b.model.bits_per_weight(facts["stored"]), _claimed(facts["stored"]))
     if "running_per_step" in counted and streams > 1:
@@ -198,7 +197,8 @@ def per_request(counted: dict[str, float], what: str) -> float | None:
     return counted[what] / counted["requests"] if counted.get("requests") and what in counted else None
 
 
-def _start(b: Bench, rivals: Sequence[Contender], spec: dict[Contender, Spec], stack: contextlib.ExitStack) -> Iterator[tuple[Contender, Server]]:
+def _start(b: Bench, rivals: Sequence[Contender], spec: dict[Contender, Spec],
+           stack: contextlib.ExitStack) -> Iterator[tuple[Contender, Server]]:
     """Servers of the contenders that come up; for each a point about its start, or a row that says why there is none."""
     with Progress(len(rivals), f"{b.run.notebook}: starting") as progress:
         for rival in rivals:
@@ -217,9 +217,9 @@ def _start(b: Bench, rivals: Sequence[Contender], spec: dict[Contender, Spec], s
                 progress.advance(f"{rival.name}: failed")
                 continue
             used = sampler.Tree(server.guard.pid).read()["tree_rss_bytes"]
-            bits = b.model.bits_per_weight(stored)
+            bits, weights_bytes = b.model.bits_per_weight(stored), b.model.weights_bytes(stored)
             b.run.add(record.Point(setting, "ok", None, {"ready_s": [server.ready_s], "rss_bytes": [used]},
-                                   {"stored": stored, "bits_per_weight": bits, "weights_bytes": b.model.weights_bytes(stored), "spec": _told(spec[rival])},
+                                   {"stored": stored, "bits_per_weight": bits, "weights_bytes": weights_bytes, "spec": _told(spec[rival])},
                                    {"4 precision": audit.stored_precision(bits, _claimed(stored))}))
             progress.advance(f"{rival.name}: ready after {server.ready_s:.0f} s")
             yield rival, server

@@ -67,8 +67,9 @@ def errors(run: record.Run, *, streams: Sequence[int], rounds: int, waves: int) 
             served = null.stamps(port)
             answers = [events.answer(e, usage_so_far) for e in traffic.exchanges]
             late = [first for s in served for first in s.late_s(TRUTH)[:1]]
-            samples: dict[str, list[Any]] = {"ttft_s": [a.stamps_s[0] if a.stamps_s else None for a in answers], "tpot_s": [metrics.tpot_s(a) for a in answers],
-                       "server_late_s": late, "error": [a.error for a in answers]}
+            samples: dict[str, list[Any]] = {"ttft_s": [a.stamps_s[0] if a.stamps_s else None for a in answers],
+                                             "tpot_s": [metrics.tpot_s(a) for a in answers],
+                                             "server_late_s": late, "error": [a.error for a in answers]}
             checks = {"5 lag": audit.client_lag(traffic.lag_s, budget_s=0.005),
                       "6 length": audit.lengths([a.tokens for a in answers], TOKENS, [a.prompt_tokens for a in answers], 100)}
             wrong = "; ".join(filter(None, checks.values()))
@@ -91,13 +92,13 @@ def rates(run: record.Run, *, tpots_s: Sequence[float], streams: int = 256) -> N
                 traffic = client.run(port, [request] * streams, Closed(streams))
                 served = null.stamps(port)
             answers = [events.answer(e, usage_so_far) for e in traffic.exchanges]
-            whole = all(a.error is None and a.tokens == 4 * TOKENS for a in answers)
+            wrong = None if all(a.error is None and a.tokens == 4 * TOKENS for a in answers) else "answers are not whole"
             sent = [t for s in served for t in s.sent_ns]
             behind = _behind(answers, [e.sent_ns for e in traffic.exchanges], served)
             facts = {"asked_tok_s": streams / tpot_s, "served_tok_s": len(sent) / ((max(sent) - min(sent)) / 1e9),
                      "behind_p99_s": behind, "lag_p99_s": float(np.quantile(traffic.lag_s, 0.99))}
-            run.add(record.Point({"what": "rate", "tpot_s": tpot_s}, "ok" if whole else "failed", None if whole else "answers are not whole",
-                                 {}, facts, {"6 length": None if whole else "answers are not whole"}))
+            run.add(record.Point({"what": "rate", "tpot_s": tpot_s}, "failed" if wrong else "ok", wrong, {}, facts,
+                                 {"6 length": wrong}))
             progress.advance(f"{streams / tpot_s:,.0f} tokens/s asked")
 
 
@@ -105,7 +106,7 @@ def _behind(answers: Sequence[events.Answer], sent_ns: Sequence[int], served: Se
     """p99 of (client's stamp − server's stamp of the same token), s. Requests are matched in order of their first byte."""
     ours = sorted(((sent, a) for sent, a in zip(sent_ns, answers, strict=True)), key=lambda pair: pair[0])
     theirs = sorted(served, key=lambda s: s.recv_ns)
-    gaps = [sent / 1e9 + a.stamps_s[-1] - s.sent_ns[-1] / 1e9 for (sent, a), s in zip(ours, theirs, strict=False) if a.stamps_s and s.sent_ns]
+    gaps = [(sent - s.sent_ns[-1]) / 1e9 + a.stamps_s[-1] for (sent, a), s in zip(ours, theirs, strict=False) if a.stamps_s and s.sent_ns]
     return float(np.quantile(gaps, 0.99)) if gaps else float("nan")
 
 
@@ -138,8 +139,8 @@ def row(table: pd.DataFrame, *, streams: int) -> dict[str, Any]:
 
 def highest_rate(frame: pd.DataFrame, *, behind_s: float = 0.005) -> float | None:
     """The highest served rate, tokens/s, at which the client's stamps stay within `behind_s` (p99) of the server's."""
-    rates = [f["served_tok_s"] for f in frame[(frame["what"] == "rate") & (frame["status"] == "ok")]["facts"] if f["behind_p99_s"] <= behind_s]
-    return max(rates, default=None)
+    points = frame[(frame["what"] == "rate") & (frame["status"] == "ok")]
+    return max((f["served_tok_s"] for f in points["facts"] if f["behind_p99_s"] <= behind_s), default=None)
 
 
 def peers(frame: pd.DataFrame) -> pd.DataFrame:
@@ -147,8 +148,8 @@ def peers(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (client, streams), group in frame[frame["status"] == "ok"].groupby(["client", "streams"], sort=False):
         errors = sorted((f["reported"]["ttft_median_s"] - TRUTH.ttft_s) * 1e3 for f in group["facts"])
-        rows.append({"client": client, "streams": int(float(str(streams))), "rounds": len(errors), "ttft_error_ms": float(np.median(errors)),
-                     "lo_ms": errors[0], "hi_ms": errors[-1],
+        rows.append({"client": client, "streams": int(float(str(streams))), "rounds": len(errors),
+                     "ttft_error_ms": float(np.median(errors)), "lo_ms": errors[0], "hi_ms": errors[-1],
                      "ttft_p99_error_ms": _median(f["reported"]["ttft_p99_s"] for f in group["facts"]) * 1e3 - TRUTH.ttft_s * 1e3,
                      "tpot_error_ms": _median(f["reported"]["tpot_median_s"] for f in group["facts"]) * 1e3 - TRUTH.tpot_s * 1e3,
                      "cpu_us_per_token": _median(f["cpu_us_per_token"] for f in group["facts"])})
@@ -177,7 +178,8 @@ def cross_check(frame: pd.DataFrame) -> pd.DataFrame:
         for client in sorted({c for c, _ in said if c != "ours"}):
             row = {"engine": engine, "streams": int(float(str(streams))), "ours ÷": client}
             for metric, label in (("ttft_median_s", "TTFT"), ("tpot_median_s", "TPOT"), ("tok_per_s", "tok/s")):
-                ratios = sorted(said["ours", turn][metric] / said[client, turn][metric] for c, turn in said if c == client and ("ours", turn) in said)
+                turns = [turn for c, turn in said if c == client and ("ours", turn) in said]
+                ratios = sorted(said["ours", turn][metric] / said[client, turn][metric] for turn in turns)
                 row[label] = f"{np.median(ratios):.3f} ({ratios[0]:.3f}–{ratios[-1]:.3f})" if ratios else None
             rows.append(row)
     return pd.DataFrame(rows)

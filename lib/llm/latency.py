@@ -113,7 +113,8 @@ def invalid(frame: pd.DataFrame) -> pd.DataFrame:
 def verdict(frame: pd.DataFrame, *, prompt_tokens: int, precision: str = "16-bit", what: str = "ttft_s") -> dict[str, Any]:
     """Who is first at `what` ("ttft_s", "tpot_s") and by how much, of this machine's engines at one precision: fields for a claim."""
     rows = requests(frame)
-    here = rows[(rows["machine_id"] == frame["machine_id"].iloc[0]) & (rows["prompt_tokens"] == prompt_tokens) & (rows["precision"] == precision)]
+    here = rows[(rows["machine_id"] == frame["machine_id"].iloc[0]) & (rows["prompt_tokens"] == prompt_tokens)
+                & (rows["precision"] == precision)]
     record.comparable(*here[["machine_id", "method"]].to_dict("records"))
     ranked = sorted(((float(group[what].median()), engine, group[what].dropna().tolist()) for engine, group in here.groupby("engine")))
     if not ranked:

@@ -1,9 +1,10 @@
-"""Metrics of answers, pure. Definitions and their quarrels: the README's table; ours are AIPerf's and MLPerf LoadGen's where those agree."""
+"""Metrics of answers, pure. The definitions are AIPerf's and MLPerf LoadGen's where those agree; the README has them in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -51,7 +52,7 @@ def k1_bias(answer: Answer) -> float | None:
 
 def icl_s(stamps_s: Sequence[float]) -> list[float]:
     """Gaps between events: inter-*chunk* latency, never per token, for an event may carry several."""
-    return [b - a for a, b in zip(stamps_s, stamps_s[1:], strict=False)]
+    return [b - a for a, b in pairwise(stamps_s)]
 
 
 def e2e_s(answer: Answer) -> float | None:

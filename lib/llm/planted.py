@@ -21,7 +21,8 @@ def halved_tpot(cell: Mapping[str, Any], shape: Shape, *, bandwidth: float, cach
     reads = shape.decode_bytes(facts["weights_bytes"], 0)
     rows = []
     for what, value in (("as measured", tpot), (MISTAKE, tpot / 2)):
-        adds = audit.tpot_adds_up(samples["ttft_s"][i], samples["last_s"][i], samples["output_tokens"][i], samples["first_tokens"][i] or 1, value)
+        adds = audit.tpot_adds_up(samples["ttft_s"][i], samples["last_s"][i], samples["output_tokens"][i],
+                                  samples["first_tokens"][i] or 1, value)
         floor = audit.decode_floor(value, reads, bandwidth, cache_bytes=cache_bytes)
         rows += [{"TPOT": what, "check": "1 · adds up to the answer's time", "verdict": adds or "passes"},
                  {"TPOT": what, "check": "3 · no faster than memory", "verdict": floor or "passes"}]

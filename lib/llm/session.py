@@ -53,8 +53,9 @@ class Session:
         for p in self.run.points():
             if p.setting.get("what") == "ceiling":
                 seconds = p.samples.get("seconds") or []
-                rows.append({"limit": p.setting["name"], "measured": _rate(p.facts["rate"], p.facts["unit"]) if p.facts["rate"] else p.reason,
-                             "samples": len(seconds), "median ÷ best": sorted(seconds)[len(seconds) // 2] / min(seconds) if seconds else None,
+                rate, unit = p.facts["rate"], p.facts["unit"]
+                rows.append({"limit": p.setting["name"], "measured": _rate(rate, unit) if rate else p.reason, "samples": len(seconds),
+                             "median ÷ best": sorted(seconds)[len(seconds) // 2] / min(seconds) if seconds else None,
                              "published peak": self._peak(str(p.setting["name"]))})
         return pd.DataFrame(rows)
 
@@ -71,9 +72,13 @@ class Session:
         shape, rates = self.shape(), self.ceilings()
         matmul = max(rate for name, rate in rates.items() if name.startswith("matmul") and "int" not in name)
         read = max(rate for name, rate in rates.items() if name.startswith("read"))
-        return pd.DataFrame([{"prompt tokens": n, "prefill GFLOP": shape.prefill_flops(n) / 1e9, "TTFT floor, ms": shape.prefill_flops(n) / matmul * 1e3,
-                              "KV cache, MB": n * shape.kv_bytes_per_token() / 1e6, "bytes a step, MB": shape.decode_bytes(2 * shape.parameters, n) / 1e6,
-                              "TPOT floor, ms": shape.decode_bytes(2 * shape.parameters, n) / read * 1e3} for n in prompt_tokens])
+        rows = []
+        for n in prompt_tokens:
+            flops, reads = shape.prefill_flops(n), shape.decode_bytes(2 * shape.parameters, n)
+            rows.append({"prompt tokens": n, "prefill, GFLOP": flops / 1e9, "TTFT floor, ms": flops / matmul * 1e3,
+                         "KV cache, MB": n * shape.kv_bytes_per_token() / 1e6, "bytes a step, MB": reads / 1e6,
+                         "TPOT floor, ms": reads / read * 1e3})
+        return pd.DataFrame(rows)
 
     def shape(self) -> Shape:
         """The shape of the model that the run measured."""
@@ -108,9 +113,10 @@ def session(notebook: str, *, profile: str, mode: str, model: str = "smollm2-135
                                environment=here.environment(**contender.versions()))
             if run.measured({"what": "model"}) is None:
                 stored = {form: loaded.weights_bytes(form) for form in ("bf16", *loaded.family.gguf)}
-                run.add(record.Point({"what": "model"}, "ok", None, {}, {"name": loaded.name, "shape": asdict(loaded.shape), "weights_bytes": stored,
-                                     "parent": loaded.family.parent, "licence": loaded.family.licence},
-                                     {"4 precision": audit.stored_precision(loaded.bits_per_weight("bf16"), "16-bit")}))
+                facts = {"name": loaded.name, "shape": asdict(loaded.shape), "weights_bytes": stored, "parent": loaded.family.parent,
+                         "licence": loaded.family.licence}
+                weighed = audit.stored_precision(loaded.bits_per_weight("bf16"), "16-bit")
+                run.add(record.Point({"what": "model"}, "ok", None, {}, facts, {"4 precision": weighed}))
             limits(run, device="cuda" if here.gpus else "cpu", budget_s=0.3 if profile == "smoke" else 1.0)
             return Session(run, tuple(r for r in recorded if r.machine_id != run.machine_id), loaded, here)
     if not recorded:

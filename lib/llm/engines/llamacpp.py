@@ -38,9 +38,11 @@ def command(spec: Spec, port: int) -> Command:
     found = install.find("llamacpp")
     if isinstance(found, install.Missing):
         raise Unavailable(found.reason)
-    return Command((str(found.tool("llama-server")), "-m", str(spec.model.family.gguf[stored(spec)]), "--host", "127.0.0.1", "--port", str(port),
+    weights = str(spec.model.family.gguf[stored(spec)])
+    return Command((str(found.tool("llama-server")), "-m", weights, "--host", "127.0.0.1", "--port", str(port),
                     "-c", str(spec.context * spec.slots), "-np", str(spec.slots), "-t", str(spec.threads), "-tb", str(spec.threads),
-                    "-ngl", "99" if spec.device == "cuda" else "0", "-fa", "on", "--cache-ram", "0", "--metrics", "--no-webui", *spec.extra))
+                    "-ngl", "99" if spec.device == "cuda" else "0", "-fa", "on", "--cache-ram", "0", "--metrics", "--no-webui",
+                    *spec.extra))
 
 
 def request(spec: Spec, prompt: list[int], tokens: int) -> tuple[str, bytes]:

@@ -49,7 +49,8 @@ def command(spec: Spec, port: int) -> Command:
     eager = ("--enforce-eager",) if spec.device == "cpu" else ()
     return Command((str(found.tool("vllm")), "serve", str(spec.model.family.hf), "--served-model-name", spec.model.name,
                     "--host", "127.0.0.1", "--port", str(port), "--dtype", DTYPE[spec.device], "--max-model-len", str(spec.context),
-                    "--max-num-seqs", str(spec.slots), "--no-enable-prefix-caching", "--disable-uvicorn-access-log", *eager, *spec.extra), env)
+                    "--max-num-seqs", str(spec.slots), "--no-enable-prefix-caching", "--disable-uvicorn-access-log", *eager,
+                    *spec.extra), env)
 
 
 def request(spec: Spec, prompt: list[int], tokens: int) -> tuple[str, bytes]:
