@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from lib import home, readme, report
+from lib import home, machine, readme, report
 from lib.llm import contender, weights
 from lib.llm.engines import install
 from lib.llm.session import MODES, PROFILES
@@ -81,8 +81,10 @@ def _report(paths: list[Path], parameters: dict[str, Any], *, out: Path, figures
     outcomes = report.run(paths, parameters=parameters, out=out, console=console, figures=figures)
     done = [outcome.path for outcome in outcomes if outcome.path]
     if done:
-        report.site(done, home.REPORT)
-        report.single(done, home.REPORT)
+        here = machine.here()
+        made_on = f"Made on {here.cpu}, {here.cores} cores, {here.memory_bytes / 2**30:.0f} GiB; {here.gpu_status}."
+        report.site(done, home.REPORT, machine=made_on)
+        report.single(done, home.REPORT, machine=made_on)
         console.print(f"Read {(home.REPORT / 'index.html').relative_to(home.ROOT)} or, in one file, report/report.html")
     return report.verdict(outcomes, console)
 
