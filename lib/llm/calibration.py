@@ -169,20 +169,42 @@ def against_peers(table: pd.DataFrame, *, streams: int) -> dict[str, Any]:
             "times": cheapest["cpu_us_per_token"] / ours["cpu_us_per_token"]}
 
 
-def cross_check(frame: pd.DataFrame) -> pd.DataFrame:
-    """The cross-check run: our number ÷ theirs on the same server, formed inside each round; the median and the rounds' range."""
+METRICS = {"TTFT": "ttft_median_s", "TPOT": "tpot_median_s", "tok/s": "tok_per_s"}
+
+
+def ratios(frame: pd.DataFrame) -> pd.DataFrame:
+    """The cross-check run: our number ÷ theirs on the same server, formed inside each round; one row a tool, load, metric, round."""
     rows = []
-    ok = frame[frame["status"] == "ok"]
-    for (engine, streams), group in ok.groupby(["engine", "streams"], sort=False):
-        said = {(row["client"], row["round"]): row["facts"]["reported"] for row in group.to_dict("records")}
-        for client in sorted({c for c, _ in said if c != "ours"}):
-            row = {"engine": engine, "streams": int(float(str(streams))), "ours ÷": client}
-            for metric, label in (("ttft_median_s", "TTFT"), ("tpot_median_s", "TPOT"), ("tok_per_s", "tok/s")):
-                turns = [turn for c, turn in said if c == client and ("ours", turn) in said]
-                ratios = sorted(said["ours", turn][metric] / said[client, turn][metric] for turn in turns)
-                row[label] = f"{np.median(ratios):.3f} ({ratios[0]:.3f}–{ratios[-1]:.3f})" if ratios else None
-            rows.append(row)
+    for (engine, streams, turn), group in frame[frame["status"] == "ok"].groupby(["engine", "streams", "round"], sort=False):
+        said = {row["client"]: row["facts"]["reported"] for row in group.to_dict("records")}
+        rows += [{"engine": engine, "streams": int(float(str(streams))), "round": turn, "client": client, "metric": label,
+                  "ratio": said["ours"][metric] / theirs[metric]}
+                 for client, theirs in said.items() if client != "ours" and "ours" in said for label, metric in METRICS.items()]
+    return pd.DataFrame(rows, columns=["engine", "streams", "round", "client", "metric", "ratio"])
+
+
+def cross_check(frame: pd.DataFrame) -> pd.DataFrame:
+    """`ratios` as a reader wants them: the median of the rounds and their range."""
+    rows = []
+    for (engine, streams, client), group in ratios(frame).groupby(["engine", "streams", "client"], sort=False):
+        row = {"engine": engine, "streams": streams, "ours ÷": client}
+        for label in METRICS:
+            of = sorted(group[group["metric"] == label]["ratio"])
+            row[label] = f"{np.median(of):.3f} ({of[0]:.3f}–{of[-1]:.3f})"
+        rows.append(row)
     return pd.DataFrame(rows)
+
+
+def agreement(frame: pd.DataFrame, *, client: str) -> dict[str, float | str]:
+    """How far, at most over engines and loads, the median ratio to the tool that begins with `client` is from 1, by metric."""
+    mine = ratios(frame)
+    mine = mine[mine["client"].str.startswith(client)]
+    medians = mine.groupby(["engine", "streams", "metric"])["ratio"].median()
+    worst = (medians - 1).abs().groupby("metric").max()
+    if mine.empty:
+        return {}
+    return {"client": str(mine["client"].iloc[0]), "ttft": float(worst["TTFT"]), "tpot": float(worst["TPOT"]),
+            "tok_s": float(worst["tok/s"])}
 
 
 def recorded(notebook: str) -> pd.DataFrame | None:
