@@ -26,13 +26,13 @@ def results() -> str:
         return f"*{reason}*"
     frame = s.frame()
     table = latency.summary(frame, s.shape(), s.ceilings())
-    table = table[table["prompt_tokens"] == 512]
+    table = table[table["prompt_tokens"] == 512].sort_values("ttft_ms")
     finding = figures.filled("**{first} answers a {prompt_tokens}-token prompt in {value_ms:.0f} ms, {ratio:.1f}× sooner than {second}** "
                              "(16 bit, 95 % {lo:.1f}–{hi:.1f}, n = {n} each).", **latency.verdict(frame, prompt_tokens=512))
     rows = ["| engine | TTFT, 512 tokens | TPOT | of the matmul ceiling | of the bandwidth ceiling | n |", "|---|--:|--:|--:|--:|--:|"]
     rows += [f"| {r['name']} | {r['ttft_ms']:.0f} ms | {r['tpot_ms']:.1f} ms | {r['mfu']:.0%} | {r['mbu']:.0%} | {r['n']} |"
              for r in table.to_dict("records")]
-    absent = [r for r in latency.starts(frame).to_dict("records") if r["why not"]]
+    absent = [r for r in latency.starts(frame).to_dict("records") if isinstance(r["why not"], str)]
     rows += [f"| {r['engine']} | *not measured: {r['why not']}* | | | | |" for r in absent]
     machine = f"Recorded on `{s.run.machine_id}`, run `{s.run.run_id}`; SmolLM2-135M, one stream, medians."
     return "\n".join([finding, "", *rows, "", machine])

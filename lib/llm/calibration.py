@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib import audit, record, stats
+from lib import audit, clock, record, stats
 from lib.llm import events, metrics
 from lib.llm.client import Client, post
 from lib.llm.engines import null
@@ -47,6 +47,11 @@ def calibrate(s: Session, plan: Plan) -> None:
     if s.here is not None:
         errors(s.run, streams=plan.streams, rounds=plan.rounds, waves=plan.waves)
         rates(s.run, tpots_s=plan.tpots_s)
+        if s.run.measured({"what": "clock"}) is None:
+            step_s, read_s = clock.resolution_s()
+            coarse = f"the clock steps by {step_s * 1e6:.1f} µs" if step_s > 1e-6 else None
+            facts = {"step_ns": step_s * 1e9, "read_ns": read_s * 1e9}
+            s.run.add(record.Point({"what": "clock"}, "invalid" if coarse else "ok", coarse, {}, facts, {"resolution": coarse}))
 
 
 def errors(run: record.Run, *, streams: Sequence[int], rounds: int, waves: int) -> None:
@@ -132,9 +137,31 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """`summary` or `peers` as a reader wants it: errors in ms with their interval or range, few columns."""
+    told = pd.DataFrame({"streams": table["streams"]})
+    if "client" in table:
+        told.insert(0, "client", table["client"])
+    told["TTFT error, ms"] = [f"{r['ttft_error_ms']:+.2f}" + ("" if pd.isna(r["lo_ms"]) else f" ({r['lo_ms']:+.2f} to {r['hi_ms']:+.2f})")
+                              for r in table.to_dict("records")]
+    told["its p99"] = ["too few" if pd.isna(v) else f"{v:+.2f}" for v in table["ttft_p99_error_ms"]]
+    told["TPOT error, ms"] = [f"{v:+.3f}" for v in table["tpot_error_ms"]]
+    if "server_late_ms" in table:
+        told["server late, ms (p99)"] = [f"{r['server_late_ms']:.2f} ({r['server_late_p99_ms']:.2f})" for r in table.to_dict("records")]
+        told["n"] = table["n"]
+    told["CPU a token, µs"] = [f"{v:.1f}" for v in table["cpu_us_per_token"]]
+    return told
+
+
+def stepping(frame: pd.DataFrame) -> dict[str, float]:
+    """The clock's step and the cost of reading it, ns, as recorded: fields for a claim."""
+    found = frame[frame["what"] == "clock"]
+    return {} if found.empty else dict(found.iloc[0]["facts"])
+
+
 def row(table: pd.DataFrame, *, streams: int) -> dict[str, Any]:
     """The row of `summary` at one load: fields for a claim."""
-    return {str(k): v for k, v in table[table["streams"] == streams].iloc[0].to_dict().items()}
+    return {str(k): v for k, v in table[table["streams"] == streams].to_dict("records")[0].items()}
 
 
 def highest_rate(frame: pd.DataFrame, *, behind_s: float = 0.005) -> float | None:
@@ -187,7 +214,7 @@ def cross_check(frame: pd.DataFrame) -> pd.DataFrame:
     """`ratios` as a reader wants them: the median of the rounds and their range."""
     rows = []
     for (engine, streams, client), group in ratios(frame).groupby(["engine", "streams", "client"], sort=False):
-        row = {"engine": engine, "streams": streams, "ours ÷": client}
+        row = {"engine": engine, "streams": streams, "ours ÷": client, "rounds": group["round"].nunique()}
         for label in METRICS:
             of = sorted(group[group["metric"] == label]["ratio"])
             row[label] = f"{np.median(of):.3f} ({of[0]:.3f}–{of[-1]:.3f})"

@@ -31,9 +31,10 @@ def requests(frame: pd.DataFrame) -> pd.DataFrame:
         if cell["status"] != "ok":
             continue
         warmup, samples = cell["facts"]["warmup"], cell["samples"]
-        rows += [{**{key: cell[key] for key in (*BY, "round", "method")}, "name": name(cell), "stored": cell["facts"]["stored"],
-                  "weights_bytes": cell["facts"]["weights_bytes"], "ttft_s": ttft, "tpot_s": tpot, "output_tokens": tokens}
-                 for ttft, tpot, tokens in list(zip(samples["ttft_s"], samples["tpot_s"], samples["output_tokens"], strict=True))[warmup:]]
+        who = {**{key: cell[key] for key in (*BY, "round", "method")}, "prompt_tokens": int(cell["prompt_tokens"]), "name": name(cell),
+               "stored": cell["facts"]["stored"], "weights_bytes": cell["facts"]["weights_bytes"]}
+        raw = list(zip(samples["ttft_s"], samples["tpot_s"], samples["output_tokens"], strict=True))[warmup:]
+        rows += [{**who, "ttft_s": ttft, "tpot_s": tpot, "output_tokens": tokens} for ttft, tpot, tokens in raw]
     return pd.DataFrame(rows, columns=[*BY, "round", "method", "name", "stored", "weights_bytes", "ttft_s", "tpot_s", "output_tokens"])
 
 
@@ -119,8 +120,9 @@ def verdict(frame: pd.DataFrame, *, prompt_tokens: int, precision: str = "16-bit
     ranked = sorted(((float(group[what].median()), engine, group[what].dropna().tolist()) for engine, group in here.groupby("engine")))
     if not ranked:
         return {"prompt_tokens": prompt_tokens}
-    best, first, fast = ranked[0]
-    alone = {"first": first, "value_ms": best * 1e3, "prompt_tokens": prompt_tokens, "n": len(fast)}
+    _, first, fast = ranked[0]
+    middle = stats.median(fast)
+    alone = {"first": first, "value_ms": None if middle is None else middle.value * 1e3, "prompt_tokens": prompt_tokens, "n": len(fast)}
     if len(ranked) < 2 or (ratio := stats.ratio(ranked[1][2], fast)) is None:
         return alone
     return {**alone, "second": ranked[1][1], "ratio": ratio.value, "lo": ratio.lo, "hi": ratio.hi, "n": ratio.n}

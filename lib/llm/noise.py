@@ -26,7 +26,7 @@ def floor(points: pd.DataFrame) -> pd.DataFrame:
                       for _, g in group.groupby("copy")]
             medians = [stats.median(c) for c in copies]
             if len(medians) == 2 and all(medians):
-                rows.append({"machine": machine, "engine": engine, "what": what.removesuffix("_s").upper(), "n": min(map(len, copies)),
+                rows.append({"machine": machine, "engine": engine, "median": what.removesuffix("_s").upper(), "n": min(map(len, copies)),
                              **{f"copy {i}, ms": m.value * 1e3 for i, m in enumerate(medians, 1) if m},
                              "difference": stats.noise_floor(copies)})
     return pd.DataFrame(rows)
@@ -34,5 +34,5 @@ def floor(points: pd.DataFrame) -> pd.DataFrame:
 
 def verdict(table: pd.DataFrame) -> dict[str, float | None]:
     """The floors of the machine in the first row: fields for a claim."""
-    mine = table[table["machine"] == table["machine"].iloc[0]].set_index("what")["difference"].to_dict() if len(table) else {}
+    mine = table[table["machine"] == table["machine"].iloc[0]].set_index("median")["difference"].to_dict() if len(table) else {}
     return {"ttft": mine.get("TTFT"), "tpot": mine.get("TPOT")}
