@@ -96,9 +96,11 @@ def ttft_agrees(client_s: float, server_s: float, *, tolerance: float = 0.1, flo
 
 
 def undisturbed(host: Mapping[str, float | str | None], *, cores: int, share: float = 0.10) -> str | None:
-    """8. No throttling, nobody else on the processors. `host` is a sampler's summary over the window."""
+    """8. No throttling, no governor change, nobody else on the processors. `host` is a sampler's summary over the window."""
     if host.get("gpu_throttle"):
         return f"the GPU slowed itself down (reasons {int(float(host['gpu_throttle'] or 0)):#x})"
+    if host.get("governor_change"):
+        return f"the processors' governor changed: {host['governor_change']}"
     wall, other, steal = host.get("wall_s"), host.get("other_cpu_s"), host.get("steal_s")
     if not isinstance(wall, float) or not wall:
         return "the window was not sampled"

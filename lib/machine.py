@@ -97,10 +97,15 @@ def here() -> Machine:
     return Machine(cpu=_cpu_name(info), cores=psutil.cpu_count(logical=False) or threads, threads=threads,
                    isa=tuple(f for f in wanted if f in flags), l3_bytes=_l3(),
                    memory_bytes=psutil.virtual_memory().total,
-                   governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+                   governor=governor(),
                    hypervisor="hypervisor" in flags, gpus=gpus, gpu_status=status,
                    system=f"{platform.system()} {platform.release().split('-')[0]}", python=platform.python_version(),
                    packages=packages)
+
+
+def governor() -> str | None:
+    """How the first processor's clock is governed now; None where the system does not tell (most virtual machines)."""
+    return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def card(environment: Mapping[str, Any]) -> pd.DataFrame:

@@ -70,6 +70,7 @@ BROKEN: dict[str, tuple[Check, str]] = {
     "8, throttled": (quiet(gpu_throttle=float(0x40)), r"the GPU slowed itself down \(reasons 0x40\)"),
     "8, somebody else": (quiet(other_cpu_s=8.0), "other processes took 40% of the processors"),
     "8, stolen": (quiet(steal_s=4.0), "the hypervisor took 20% of the processors"),
+    "8, governor": (quiet(governor_change="performance → powersave"), "governor changed: performance → powersave"),
     "8, not sampled": (quiet(wall_s=None), "the window was not sampled"),
     "8, not known": (quiet(other_cpu_s=None, status="the process has ended"), "not known: the process has ended"),
     "8, nobody looked": (lambda: audit.undisturbed({}, cores=2), "not sampled"),

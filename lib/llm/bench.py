@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib import audit, record, sampler
+from lib import audit, machine, record, sampler
 from lib.llm import events, metrics
 from lib.llm.client import Client, post
 from lib.llm.contender import Contender
@@ -110,7 +110,7 @@ def cell(b: Bench, client: Client, server: Server, setting: dict[str, record.Sca
     server.check()
     engine, spec = server.engine, server.spec
     messages = [post(*engine.request(spec, prompt, work.output_tokens)) for prompt in prompts]
-    before = server.counters()
+    before, governed = server.counters(), machine.governor()
     with sampler.Sampler([sampler.Tree(server.guard.pid), sampler.gpu(sampler.family(server.pid))]) as seen:
         traffic = client.run(server.port, messages, load, reuse=engine.KEEPS_ALIVE)
     ended = None
@@ -123,6 +123,7 @@ def cell(b: Bench, client: Client, server: Server, setting: dict[str, record.Sca
     name = "events-" + hashlib.sha256(record.canonical(setting).encode()).hexdigest()[:12]
     b.run.series(name, _stamps(answers))
     host = seen.summary()
+    host["governor_change"] = f"{governed} → {now}" if (now := machine.governor()) != governed else None
     if isinstance(other := host["other_cpu_s"], float):
         host["other_cpu_s"] = max(0.0, other - traffic.cpu_s)  # our own client is no stranger
     counted = {key: value if key in GAUGES else value - before.get(key, 0.0) for key, value in after.items()}

@@ -18,7 +18,7 @@ from lib import audit, clock, record, stats
 from lib.llm import events, metrics
 from lib.llm.client import Client, post
 from lib.llm.engines import null
-from lib.llm.engines.engine import completion, usage_so_far
+from lib.llm.engines.engine import completion
 from lib.llm.load import Closed
 from lib.llm.session import Session
 from lib.progress import Progress
@@ -70,7 +70,7 @@ def errors(run: record.Run, *, streams: Sequence[int], rounds: int, waves: int) 
             null.stamps(port)
             traffic = client.run(port, [request] * max(4, n * waves), Closed(n))
             served = null.stamps(port)
-            answers = [events.answer(e, usage_so_far) for e in traffic.exchanges]
+            answers = [events.answer(e, null.tokens_in) for e in traffic.exchanges]
             late = [first for s in served for first in s.late_s(TRUTH)[:1]]
             samples: dict[str, list[Any]] = {"ttft_s": [a.stamps_s[0] if a.stamps_s else None for a in answers],
                                              "tpot_s": [metrics.tpot_s(a) for a in answers],
@@ -96,7 +96,7 @@ def rates(run: record.Run, *, tpots_s: Sequence[float], streams: int = 256) -> N
             with null.serving(truth) as port:
                 traffic = client.run(port, [request] * streams, Closed(streams))
                 served = null.stamps(port)
-            answers = [events.answer(e, usage_so_far) for e in traffic.exchanges]
+            answers = [events.answer(e, null.tokens_in) for e in traffic.exchanges]
             wrong = None if all(a.error is None and a.tokens == 4 * TOKENS for a in answers) else "answers are not whole"
             sent = [t for s in served for t in s.sent_ns]
             behind = _behind(answers, [e.sent_ns for e in traffic.exchanges], served)
