@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lib import machine, record
-from lib.llm import bench, calibration, latency, noise, planted
+from lib.llm import bench, calibration, latency, noise, peers, planted
 from lib.llm.contender import Contender, contenders
 from lib.llm.engines import null
 from lib.llm.engines.engine import Command, Spec, Unavailable
@@ -213,10 +213,10 @@ def test_peers_are_compared_at_one_load_only() -> None:
     table = pd.DataFrame([{"client": "ours", "streams": 64, "ttft_error_ms": 0.2, "cpu_us_per_token": 6.0},
                           {"client": "a", "streams": 64, "ttft_error_ms": -3.0, "cpu_us_per_token": 30.0},
                           {"client": "b", "streams": 64, "ttft_error_ms": 9.0, "cpu_us_per_token": 24.0}])
-    found = calibration.against_peers(table, streams=64)
+    found = peers.against(table, streams=64)
     assert (found["nearest"], found["cheapest"], found["times"]) == ("a", "b", 4.0)
     with pytest.raises(ValueError, match="no comparison at 256"):
-        calibration.against_peers(table, streams=256)
+        peers.against(table, streams=256)
 
 
 def test_names_of_contenders() -> None:
