@@ -118,7 +118,7 @@ def tracked() -> list[Path]:
 
 
 def test_no_tracked_file_tells_of_a_home_or_a_registry_or_weighs_too_much() -> None:
-    homes = r"/(?:home|Users)/(?!me\b|user\b)\w|/root/[\w.]|" + re.escape(str(ROOT)) + r"\b"
+    homes = r"/(?:home|Users)/(?!me\b|user\b)\w|/[r]oot/[\w.]|" + re.escape(str(ROOT)) + r"\b"
     registries = r"(?<!\w)(?:files\.)?(?:pypi\.org|pythonhosted\.org|registry\.npmjs|deb\.debian)|//[^/\s]+/simple\b"
     faults = []
     for path in tracked():
@@ -133,7 +133,7 @@ def test_no_tracked_file_tells_of_a_home_or_a_registry_or_weighs_too_much() -> N
 
 
 @pytest.mark.parametrize("told", [
-    "/home/" + "ann/x", "/root/" + ".cache", "https://pypi" + ".org/project/x",
+    "/home/" + "ann/x", "/ro" + "ot/.cache", "https://pypi" + ".org/project/x",
     "https://files.python" + "hosted.org/a.whl", "http://10.0.0.1/" + "simple",
 ])  # fmt: skip
 def test_such_a_file_would_be_found(told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from lib.llm.engines import install
 from lib.llm.model import Model
 
 
@@ -69,6 +70,20 @@ class Engine(Protocol):
 
     def counters(self, exposition: str) -> dict[str, float]:
         """What the engine counted itself since its start, in the project's words."""
+
+
+def missing(name: str) -> str | None:
+    """Why the engine called `name` in engines.toml is not installed here; None when it is."""
+    found = install.find(name)
+    return found.reason if isinstance(found, install.Missing) else None
+
+
+def installed(name: str) -> install.Install:
+    """The engine called `name` in engines.toml. Raises Unavailable with the reason why it is not there."""
+    found = install.find(name)
+    if isinstance(found, install.Missing):
+        raise Unavailable(found.reason)
+    return found
 
 
 def completion(prompt: list[int], tokens: int, **more: Any) -> dict[str, Any]:

@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from lib.llm.engines import install
-from lib.llm.engines.engine import Command, Spec, Unavailable, completion, scraped
+from lib.llm.engines.engine import Command, Spec, Unavailable, completion, installed, missing, scraped
 
 NAME = "llama.cpp"
 HEALTH = "/health"
@@ -17,13 +16,11 @@ STORED = {"16-bit": "f16", "INT8": "q8_0", "INT4": "q4_0", "Q4_K_M": "q4_k_m", "
 
 
 def available() -> str | None:
-    found = install.find("llamacpp")
-    return found.reason if isinstance(found, install.Missing) else None
+    return missing("llamacpp")
 
 
 def version() -> str:
-    found = install.find("llamacpp")
-    return "not installed" if isinstance(found, install.Missing) else f"llama-cpp-python {found.version}"
+    return f"llama-cpp-python {installed('llamacpp').version}"
 
 
 def stored(spec: Spec) -> str:
@@ -35,9 +32,7 @@ def stored(spec: Spec) -> str:
 
 def command(spec: Spec, port: int) -> Command:
     """Continuous batching over `spec.slots` slots of `spec.context` tokens each; prompts are computed, never looked up."""
-    found = install.find("llamacpp")
-    if isinstance(found, install.Missing):
-        raise Unavailable(found.reason)
+    found = installed("llamacpp")
     weights = str(spec.model.family.gguf[stored(spec)])
     return Command((str(found.tool("llama-server")), "-m", weights, "--host", "127.0.0.1", "--port", str(port),
                     "-c", str(spec.context * spec.slots), "-np", str(spec.slots), "-t", str(spec.threads), "-tb", str(spec.threads),

@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from lib.llm.engines import install
-from lib.llm.engines.engine import Command, Spec, Unavailable, completion, scraped, usage_so_far
+from lib.llm.engines.engine import Command, Spec, Unavailable, completion, installed, missing, scraped, usage_so_far
 
 NAME = "TensorRT-LLM"
 HEALTH = "/health"
@@ -16,13 +15,11 @@ KEEPS_ALIVE = True
 
 
 def available() -> str | None:
-    found = install.find("trtllm")
-    return found.reason if isinstance(found, install.Missing) else None
+    return missing("trtllm")
 
 
 def version() -> str:
-    found = install.find("trtllm")
-    return "not installed" if isinstance(found, install.Missing) else found.version
+    return installed("trtllm").version
 
 
 def stored(spec: Spec) -> str:
@@ -33,9 +30,7 @@ def stored(spec: Spec) -> str:
 
 def command(spec: Spec, port: int) -> Command:
     """Block reuse (its prefix cache) is off through the extra options file, for a repeated prompt must cost what it costs."""
-    found = install.find("trtllm")
-    if isinstance(found, install.Missing):
-        raise Unavailable(found.reason)
+    found = installed("trtllm")
     stored(spec)
     options = found.root / "serve.yaml"
     options.write_text("kv_cache_config:\n  enable_block_reuse: false\nreturn_perf_metrics: true\n")

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
-from lib.llm.engines import install
-from lib.llm.engines.engine import Command, Spec, Unavailable, completion, scraped, usage_so_far
+from lib.llm.engines.engine import Command, Spec, Unavailable, completion, installed, missing, scraped, usage_so_far
 
 NAME = "vLLM"
 HEALTH = "/health"
@@ -18,13 +17,11 @@ DTYPE = {"cpu": "bfloat16", "cuda": "float16"}
 
 
 def available() -> str | None:
-    found = install.find("vllm")
-    return found.reason if isinstance(found, install.Missing) else None
+    return missing("vllm")
 
 
 def version() -> str:
-    found = install.find("vllm")
-    return "not installed" if isinstance(found, install.Missing) else found.version
+    return installed("vllm").version
 
 
 def stored(spec: Spec) -> str:
@@ -35,9 +32,7 @@ def stored(spec: Spec) -> str:
 
 def command(spec: Spec, port: int) -> Command:
     """Prefix caching off: a repeated prompt must cost what it costs. On the CPU the cache's size is whole GiB and must be said."""
-    found = install.find("vllm")
-    if isinstance(found, install.Missing):
-        raise Unavailable(found.reason)
+    found = installed("vllm")
     stored(spec)
     cache_bytes = 1.25 * spec.slots * spec.context * spec.model.shape.kv_bytes_per_token()
     env = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_CACHE_ROOT": str(found.root / "cache")}
