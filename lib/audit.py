@@ -112,6 +112,13 @@ def undisturbed(host: Mapping[str, float | str | None], *, cores: int, share: fl
     return None
 
 
+def energy_agrees(counter_j: float, power_j: float, *, tolerance: float = 0.05) -> str | None:
+    """9. The energy counter and the integral of the power that was sampled say the same."""
+    if abs(counter_j - power_j) <= tolerance * counter_j:
+        return None
+    return f"the energy counter says {counter_j:.1f} J, the sampled power {power_j:.1f} J"
+
+
 def repeats(samples_s: Sequence[float], *, tolerance: float = 0.15) -> str | None:
     """A ceiling is real if it was reached twice: the best of the first half and of the second agree."""
     half = len(samples_s) // 2

@@ -16,6 +16,9 @@ import pandas as pd
 import psutil
 
 
+ENERGY_WINDOW_S = 2.0
+
+
 class Probe(Protocol):
     """Something that can be read at any moment. `status` is None when all is readable, else the reason."""
 
@@ -162,7 +165,10 @@ class Sampler:
         return pd.DataFrame(self.rows)
 
     def summary(self) -> dict[str, float | str | None]:
-        """Peak memory, CPU seconds of the tree and of all else, energy by counter and by power, throttling; or None."""
+        """Peak memory, CPU seconds of the tree and of all else, energy by counter and by power, throttling; or None.
+
+        Energy is None for windows under ENERGY_WINDOW_S: the counter moves too rarely for them.
+        """
         seen = self.frame()
 
         def of(column: str, how: str) -> float | None:
@@ -173,15 +179,17 @@ class Sampler:
 
         tree, host = of("tree_cpu_s", "rise"), of("host_cpu_s", "rise")
         power = seen.dropna(subset=["gpu_power_w"]) if "gpu_power_w" in seen else seen.iloc[:0]
+        wall = float(seen["t_s"].iloc[-1]) if len(seen) else None
+        weighed = wall is not None and wall >= ENERGY_WINDOW_S
         return {
-            "wall_s": float(seen["t_s"].iloc[-1]) if len(seen) else None,
+            "wall_s": wall,
             "tree_rss_max_bytes": of("tree_rss_bytes", "max"),
             "tree_cpu_s": tree,
             "other_cpu_s": None if tree is None or host is None else max(0.0, host - tree),
             "steal_s": of("host_steal_s", "rise"),
             "gpu_memory_max_bytes": of("gpu_memory_bytes", "max"),
-            "gpu_energy_j": of("gpu_energy_j", "rise"),
-            "gpu_energy_by_power_j": _trapezoid(power) if len(power) > 1 else None,
+            "gpu_energy_j": of("gpu_energy_j", "rise") if weighed else None,
+            "gpu_energy_by_power_j": _trapezoid(power) if weighed and len(power) > 1 else None,
             "gpu_throttle": of("gpu_throttle", "max"),
             "sampler_share": self.own_share,
             "status": "; ".join(p.status for p in self.probes if p.status) or None,
