@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import pandas as pd
 import psutil
 
-
 ENERGY_WINDOW_S = 2.0
 
 
