@@ -17,6 +17,7 @@ from lib.llm.session import MODES, PROFILES
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="AI inference, measured: engines, pipelines and their cost, as notebooks.")
 console = Console(stderr=True)
+EMBEDDED = "smollm2-135m"
 
 Only = Annotated[list[str], typer.Option("--only", help="Notebook by name or number; may be given again.", show_default="all")]
 Profile = Annotated[str, typer.Option(help=" | ".join(PROFILES))]
@@ -27,13 +28,13 @@ ModelName = Annotated[str, typer.Option("--model", help="Embedded model, path of
 
 
 @app.command()
-def run(only: Only = [], profile: Profile = "quick", mode: Mode = "auto", engines: Engines = "", model: ModelName = "smollm2-135m",  # noqa: B006
+def run(only: Only = [], profile: Profile = "quick", mode: Mode = "auto", engines: Engines = "", model: ModelName = EMBEDDED,  # noqa: B006
         fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew what this machine has measured already.")] = False) -> None:
     """Measure on this machine and write report/: a site, one self-contained page, the executed notebooks, the figures."""
     wanted = [name for name in engines.split(",") if name]
     paths = _checked(only, profile, mode, wanted)
     if mode != "recorded":
-        _prepare(wanted, model)
+        _prepare(wanted, model, must=mode == "live" or model != EMBEDDED)
     parameters = {"profile": profile, "mode": mode, "engines": wanted, "model": model, "fresh": fresh}
     status = _report(paths, parameters, out=home.REPORT / "notebooks", figures=home.REPORT / "figures")
     sys.exit(status)
@@ -62,8 +63,11 @@ def _checked(only: list[str], profile: str, mode: str, engines: list[str]) -> li
         _refuse(str(unknown))
 
 
-def _prepare(engines: list[str], model: str) -> None:
-    """Engines and weights: built once a machine. What cannot be built becomes a row of the report, and the rest goes on."""
+def _prepare(engines: list[str], model: str, *, must: bool) -> None:
+    """Engines and weights: built once a machine. What cannot be built becomes a row of the report, and the rest goes on.
+
+    `must`: without weights nothing goes on, for a model that was asked for is not silently another's record.
+    """
     for name in install.names():
         if engines and name not in engines:
             continue
@@ -73,6 +77,8 @@ def _prepare(engines: list[str], model: str) -> None:
     try:
         weights.named(model, say=_say)
     except weights.NotReady as reason:
+        if must:
+            _refuse(str(reason))
         _say(f"The weights are not ready: {reason}")
 
 
