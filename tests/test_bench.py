@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -44,11 +45,13 @@ class Fake:
     reason: str | None = None
     truth: null.Truth = QUICK
     dies: bool = False
+    drops: bool = False  # every second answer is cut after two events
     asks_for: int = 0  # tokens beyond what was ordered: a server that does not keep to lengths
     HEALTH: str = "/health"
     METRICS: str = ""
     KEEPS_ALIVE: bool = True
     started: list[int] = field(default_factory=list, compare=False)
+    asked: list[int] = field(default_factory=list, compare=False)
 
     def available(self) -> str | None:
         return self.reason
@@ -68,7 +71,11 @@ class Fake:
         return null.command(replace(spec, extra=null.arguments(self.truth)), port)
 
     def request(self, spec: Spec, prompt: list[int], tokens: int) -> tuple[str, bytes]:
-        return null.request(spec, prompt, tokens + self.asks_for)
+        path, body = null.request(spec, prompt, tokens + self.asks_for)
+        self.asked.append(1)
+        if self.drops and len(self.asked) % 2 == 0:
+            body = json.dumps({**json.loads(body), "user": "drop:2"}).encode()
+        return path, body
 
     def tokens_in(self, event: Mapping[str, Any]) -> int | None:
         return None
@@ -143,6 +150,14 @@ def test_an_answer_of_another_length_is_invalid_and_in_no_average(here: Session)
     assert "asked for 4 output tokens, got 6" in str(point.reason)
     assert latency.requests(frame).empty
     assert len(latency.invalid(frame)) == 1
+
+
+def test_one_lost_answer_is_told_and_the_survivors_are_not_averaged(here: Session) -> None:
+    frame = bench.latency(here, [Contender(Fake(drops=True))], bench.Plan((16,), 4, 1, 2))
+    [point] = cells(here)
+    assert point.status == "invalid"
+    assert "1 of 2 requests failed: connection lost" in str(point.reason)
+    assert latency.requests(frame).empty
 
 
 def test_faster_than_memory_is_caught(here: Session) -> None:

@@ -136,6 +136,8 @@ def cell(b: Bench, client: Client, server: Server, setting: dict[str, record.Sca
     verdicts = checks(b, measured, answers, work, counted, host, list(traffic.lag_s), facts, streams=in_flight(load))
     failures = [a.error for a in measured if a.error]
     wrong = [f"{check}: {why}" for check, why in verdicts.items() if why]
+    if failures:  # medians of the survivors would flatter the engine
+        wrong.append(f"{len(failures)} of {len(measured)} requests failed: {failures[0]}")
     if len(failures) == len(measured):
         ended = ended or f"every request failed: {failures[0]}"
     status: record.Status = "failed" if ended else "invalid" if wrong else "ok"

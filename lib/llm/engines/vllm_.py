@@ -38,9 +38,9 @@ def command(spec: Spec, port: int) -> Command:
     env = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_CACHE_ROOT": str(found.root / "cache")}
     if spec.device == "cpu":
         env |= {"VLLM_CPU_KVCACHE_SPACE": str(max(1, ceil(cache_bytes / 2**30))), "VLLM_CPU_OMP_THREADS_BIND": f"0-{spec.threads - 1}"}
-        if (openmp := found.root / "lib" / "libiomp5.so").exists():  # what vLLM asks for in its log: 185 ms a prefill, not 203
+        if (openmp := found.root / "lib" / "libiomp5.so").exists():  # what vLLM asks for in its log
             env["LD_PRELOAD"] = str(openmp)
-    # Compiled, this small a model decodes no faster here (16.2 ms a token, eager 14.2) and starts a minute later.
+    # In a trial (six requests, not recorded) this small a model decoded no faster compiled, and started later.
     eager = ("--enforce-eager",) if spec.device == "cpu" else ()
     return Command((str(found.tool("vllm")), "serve", str(spec.model.family.hf), "--served-model-name", spec.model.name,
                     "--host", "127.0.0.1", "--port", str(port), "--dtype", DTYPE[spec.device], "--max-model-len", str(spec.context),
