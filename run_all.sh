@@ -149,7 +149,7 @@ case ${1:-} in
   test)
     shift; bootstrap
     # What is missing afterwards is skipped by its tests, with the reason.
-    python -m lib.llm.engines.install
+    python -m lib.install
     python -m lib.llm.weights || say "The weights are not ready; tests that need them are skipped."
     exec python -m pytest "$@"
     ;;

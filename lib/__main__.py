@@ -9,9 +9,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from lib import home, machine, readme, report
+from lib import home, install, machine, readme, report
 from lib.llm import contender, weights
-from lib.llm.engines import install
 from lib.llm.session import MODES, PROFILES
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,

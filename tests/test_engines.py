@@ -14,9 +14,10 @@ from time import monotonic
 import httpx
 import pytest
 
+from lib import install
 from lib.llm import metrics
 from lib.llm.client import Client, Closed, post
-from lib.llm.engines import install, llamacpp, transformers_, trtllm, vllm_
+from lib.llm.engines import llamacpp, transformers_, trtllm, vllm_
 from lib.llm.engines.engine import Engine, Spec, Unavailable, completion, scraped
 from lib.llm.engines.server import Server, serving
 from lib.llm.events import Answer, answer
@@ -371,7 +372,7 @@ def answers_rightly(engine: Engine, logs: Path) -> None:
         pytest.skip(reason)
     began = monotonic()
     with serving(engine, Spec(smollm2(), context=256, threads=os.cpu_count() or 1), logs=logs, timeout_s=300) as served:
-        assert 0 < served.ready_s < monotonic() - began
+        assert 0 < served.process.ready_s < monotonic() - began
         assert listening(served.port) == LOOPBACK
         first, again = asked_of(served, [PARIS, PARIS], 16)
         counted = served.counters()

@@ -16,8 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lib import child, home
-from lib.llm.engines import build, install
+from lib import build, child, home, install
 
 TOY = """
 [toy]
@@ -156,7 +155,7 @@ def test_a_kill_between_steps_leaves_no_marker_and_no_process(
 ) -> None:
     script = textwrap.dedent(f"""
         from pathlib import Path
-        from lib.llm.engines import build, install
+        from lib import build, install
         install.PINS, install.platform = Path({str(pins)!r}), lambda: "cpu"
         def steps(plan, say):
             plan.root.mkdir(parents=True)

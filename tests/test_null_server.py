@@ -354,7 +354,7 @@ def test_it_is_an_engine_like_the_others(tmp_path: Path) -> None:
         head = f"POST {path} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         assert b"".join(talk(served.port, head + body)).count(b'" a"') == 2
         assert served.counters() == {"requests": 1, "prompt_tokens": 3, "output_tokens": 2}
-    assert not Path(f"/proc/{served.pid}").exists()
+    assert not Path(f"/proc/{served.process.pid}").exists()
 
 
 def test_a_taken_port_is_told(port: int) -> None:

@@ -19,10 +19,11 @@ import nbformat
 import psutil
 import pytest
 
+from lib import process
 from lib.home import ROOT
-from lib.llm.engines import server
 from lib.llm.engines.engine import Engine
-from lib.llm.engines.server import EngineDied, serving
+from lib.llm.engines.server import serving
+from lib.process import Died
 from tests.fakes import engine_of_family
 
 ENGINE: Engine = engine_of_family
@@ -37,7 +38,7 @@ from tests.fakes import engine_of_family as family
 pids = Path({pids!r})
 block = serving(family, family.spec(pids), logs=pids.parent, grace_s=0.5)
 held = block.__enter__()
-print("guard", held.guard.pid, flush=True)
+print("guard", held.process.guard.pid, flush=True)
 """
 
 
@@ -71,8 +72,8 @@ def gone(family: list[psutil.Process]) -> bool:
 def test_a_block_that_ends_leaves_nothing(pids: Path) -> None:
     with serving(ENGINE, engine_of_family.spec(pids), logs=pids.parent, grace_s=0.5) as held:
         family = alive(pids)
-        assert held.pid == family[0].pid
-        assert held.ready_s > 0
+        assert held.process.pid == family[0].pid
+        assert held.process.ready_s > 0
         held.check()
     assert not any(one.is_running() for one in family)
 
@@ -184,7 +185,7 @@ def test_an_exception_in_a_notebook_leaves_nothing(pids: Path) -> None:
 
 def test_an_engine_that_dies_while_loading_says_why_without_paths(pids: Path) -> None:
     spec = engine_of_family.spec(pids, "dies")
-    with pytest.raises(EngineDied) as death, serving(ENGINE, spec, logs=pids.parent, grace_s=0.5):
+    with pytest.raises(Died) as death, serving(ENGINE, spec, logs=pids.parent, grace_s=0.5):
         pytest.fail("it was never there")
     assert str(death.value) == "family ended with status 3 while loading: loading | OutOfMemory: cannot map weights.bin"
     assert not any(psutil.pid_exists(int(pid)) for pid in pids.read_text().split())
@@ -192,7 +193,7 @@ def test_an_engine_that_dies_while_loading_says_why_without_paths(pids: Path) ->
 
 def test_an_engine_that_is_never_healthy_is_ended_in_time(pids: Path) -> None:
     began = time.monotonic()
-    with pytest.raises(EngineDied, match=r"did not answer /health within 1.5 s: it printed nothing"):  # noqa: SIM117
+    with pytest.raises(Died, match=r"did not answer /health within 1.5 s: it printed nothing"):  # noqa: SIM117
         with serving(ENGINE, engine_of_family.spec(pids, "never"), logs=pids.parent, timeout_s=1.5, grace_s=0.5):
             pytest.fail("it was never healthy")
     assert time.monotonic() - began < PATIENCE_S
@@ -206,22 +207,22 @@ def test_an_engine_that_ends_later_is_noticed_with_its_status(pids: Path) -> Non
             leaving.sendall(b"GET /leave HTTP/1.0\r\n\r\n")
             leaving.recv(1)
         assert gone(family)
-        assert held.guard.wait(PATIENCE_S) == 7
-        with pytest.raises(EngineDied, match="family ended with status 7"):
+        assert held.process.guard.wait(PATIENCE_S) == 7
+        with pytest.raises(Died, match="family ended with status 7"):
             held.check()
-        with pytest.raises(EngineDied, match="family ended with status 7"):
+        with pytest.raises(Died, match="family ended with status 7"):
             held.counters()
 
 
 def test_death_in_the_block_is_passed_on_whatever_it_says(pids: Path) -> None:
     spec = engine_of_family.spec(pids)
-    with pytest.raises(EngineDied, match="in use"), serving(ENGINE, spec, logs=pids.parent, grace_s=0.5):
-        raise EngineDied("Address already in use")
+    with pytest.raises(Died, match="in use"), serving(ENGINE, spec, logs=pids.parent, grace_s=0.5):
+        raise Died("Address already in use")
 
 
 def ports(monkeypatch: pytest.MonkeyPatch, *first: int) -> None:
-    free, queue = server.free_port, list(first)
-    monkeypatch.setattr(server, "free_port", lambda: queue.pop(0) if queue else free())
+    free, queue = process.free_port, list(first)
+    monkeypatch.setattr(process, "free_port", lambda: queue.pop(0) if queue else free())
 
 
 def test_a_port_taken_between_choice_and_bind_is_replaced(pids: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,17 +241,17 @@ def test_a_stranger_at_the_port_is_not_taken_for_our_server(tmp_path: Path, monk
         ports(monkeypatch, stranger.port)
         with serving(ENGINE, engine_of_family.spec(ours), logs=tmp_path, timeout_s=20, grace_s=0.5) as held:
             assert held.port != stranger.port
-            assert held.pid != stranger.pid
+            assert held.process.pid != stranger.process.pid
 
 
 def test_a_free_port_is_free() -> None:
-    with socket.create_server(("127.0.0.1", server.free_port())) as listener:
+    with socket.create_server(("127.0.0.1", process.free_port())) as listener:
         assert listener.getsockname()[0] == "127.0.0.1"
 
 
 def test_last_words_are_few_and_without_paths(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("\n".join(f"line {n}" for n in range(20)) + f"\n\n  at {Path.home()}/.cache/x/y.py and {Path.home()}\n")
-    assert server.last_lines(log, count=2) == "line 19 | at y.py and ~"
+    assert process.last_lines(log, count=2) == "line 19 | at y.py and ~"
     log.write_text("")
-    assert server.last_lines(log) == "it printed nothing"
+    assert process.last_lines(log) == "it printed nothing"

@@ -19,10 +19,11 @@ SOURCES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("
 # numpy, lies under machine, whose ceilings it times.
 LAYERS = (
     {"lib", "lib.home"},
-    {"lib.lock", "lib.child", "lib.progress", "lib.stats", "lib.clock"},
-    {"lib.record", "lib.fetch"},
+    {"lib.lock", "lib.child", "lib.guard", "lib.progress", "lib.stats", "lib.clock"},
+    {"lib.record", "lib.fetch", "lib.build", "lib.install", "lib.process"},
     {"lib.machine", "lib.sampler", "lib.audit"},
-    {"lib.llm"},
+    {"lib.session", "lib.monitoring"},
+    {"lib.llm", "lib.pipelines"},
     {"lib.press", "lib.figures", "lib.report"},
     {"lib.readme", "lib.__main__"},
 )  # fmt: skip

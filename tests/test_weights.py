@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lib import child, fetch
+from lib import child, fetch, install
 from lib.llm import forms, weights
-from lib.llm.engines import install
 
 SAID = {"ids": [[1, 2]], "says": " Paris."}
 

@@ -22,11 +22,12 @@ from lib.llm import events, metrics
 from lib.llm.client import Client, post
 from lib.llm.contender import Contender
 from lib.llm.engines.engine import Spec, Unavailable
-from lib.llm.engines.server import EngineDied, Server, serving
+from lib.llm.engines.server import Server, serving
 from lib.llm.load import Closed, Open
 from lib.llm.model import Model
 from lib.llm.session import Session
 from lib.llm.workload import Workload, corpus, digest
+from lib.process import Died
 from lib.progress import Progress
 
 LAG_BUDGET_S = 0.005
@@ -94,7 +95,7 @@ def sweep(s: Session, rivals: Sequence[Contender], works: dict[int, Workload], l
                 setting, share = _setting(rival, n, turn, works, load), len(prompts[n]) // rounds
                 try:
                     point = cell(bench, client, servers[rival], setting, prompts[n][turn * share:(turn + 1) * share], works[n], load)
-                except EngineDied as death:
+                except Died as death:
                     point = record.Point(setting, "failed", str(death))
                 s.run.add(point)
                 if once_more and any(point.audit.get(check) for check in DISTURBED):
@@ -111,13 +112,13 @@ def cell(b: Bench, client: Client, server: Server, setting: dict[str, record.Sca
     engine, spec = server.engine, server.spec
     messages = [post(*engine.request(spec, prompt, work.output_tokens)) for prompt in prompts]
     before, governed = server.counters(), machine.governor()
-    with sampler.Sampler([sampler.Tree(server.guard.pid), sampler.gpu(sampler.family(server.pid))]) as seen:
+    with sampler.Sampler([sampler.Tree(server.process.guard.pid), sampler.gpu(sampler.family(server.process.pid))]) as seen:
         traffic = client.run(server.port, messages, load, reuse=engine.KEEPS_ALIVE)
     ended = None
     try:
         server.check()
         after = settled(server, before, len(messages))
-    except EngineDied as death:  # what arrived before is kept
+    except Died as death:  # what arrived before is kept
         ended, after = f"incomplete: {death}", {}
     answers = [events.answer(e, engine.tokens_in, start_ns=traffic.exchanges[0].sent_ns) for e in traffic.exchanges]
     name = "events-" + hashlib.sha256(record.canonical(setting).encode()).hexdigest()[:12]
@@ -218,16 +219,16 @@ def _start(b: Bench, rivals: Sequence[Contender], spec: dict[Contender, Spec],
                 b.run.add(record.Point(setting, "skipped", str(why)))
                 progress.advance(f"{rival.name}: skipped")
                 continue
-            except EngineDied as death:
+            except Died as death:
                 b.run.add(record.Point(setting, "failed", str(death)))
                 progress.advance(f"{rival.name}: failed")
                 continue
-            used = sampler.Tree(server.guard.pid).read()["tree_rss_bytes"]
+            used = sampler.Tree(server.process.guard.pid).read()["tree_rss_bytes"]
             bits, weights_bytes = b.model.bits_per_weight(stored), b.model.weights_bytes(stored)
-            b.run.add(record.Point(setting, "ok", None, {"ready_s": [server.ready_s], "rss_bytes": [used]},
+            b.run.add(record.Point(setting, "ok", None, {"ready_s": [server.process.ready_s], "rss_bytes": [used]},
                                    {"stored": stored, "bits_per_weight": bits, "weights_bytes": weights_bytes, "spec": _told(spec[rival])},
                                    {"4 precision": audit.stored_precision(bits, _claimed(stored))}))
-            progress.advance(f"{rival.name}: ready after {server.ready_s:.0f} s")
+            progress.advance(f"{rival.name}: ready after {server.process.ready_s:.0f} s")
             yield rival, server
 
 

@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from lib import child, fetch, home, lock
+from lib import child, fetch, home, install, lock
 from lib.child import Say
 from lib.llm import forms
-from lib.llm.engines import install
 
 RECIPE = 1  # raise it when what is made here changes
 READ = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]  # what is fetched from a hub: nothing that can run

@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lib import install
 from lib.home import ROOT, cache
-from lib.llm.engines import install
 from tests.peers import cpu
 
 PINS = Path(__file__).with_name("peers.toml")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from lib.llm.engines import install
+from lib import install
 from lib.llm.model import Model
 
 

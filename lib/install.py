@@ -4,7 +4,7 @@ An engine lives in one directory below the cache, keyed by its pins, the platfor
 there only once `ok.json` lies in it, which is written last, after the engine answered a smoke call. Refuses to raise
 for a build that fails: that engine is `Missing` with its reason, and the others go on.
 
-    python -m lib.llm.engines.install [NAME …]
+    python -m lib.install [NAME …]
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lib import home, lock
+from lib import build, home, lock
+from lib.build import Pin, Plan, Platform
 from lib.child import Failed, Say
-from lib.llm.engines import build
-from lib.llm.engines.build import Pin, Plan, Platform
 
 PINS = home.ROOT / "engines.toml"
 
@@ -70,9 +69,9 @@ def platform() -> Platform:
         return "cpu"
 
 
-def names() -> list[str]:
-    """The engines that engines.toml knows, in its order."""
-    return list(_table())
+def names(part: str | None = "llm") -> list[str]:
+    """What engines.toml knows of one part of the work (None: of all), in its order."""
+    return [name for name, pin in _table().items() if part in (None, pin.get("part", "llm"))]
 
 
 def pinned(name: str) -> str:
@@ -136,8 +135,10 @@ def _table() -> dict[str, Pin]:
 def _plan(name: str) -> Plan | Missing:
     """What `name` is made of here, or why it cannot be."""
     if name not in _table():
-        raise UnknownEngine(f"no engine {name!r} in {PINS.name}; there are: {', '.join(names())}")
+        raise UnknownEngine(f"no engine {name!r} in {PINS.name}; there are: {', '.join(names(None))}")
     pin, where = _table()[name], platform()
+    if not {"cpu", "cuda"} & pin.keys():  # it runs on processors and is the same everywhere
+        pin, where = {**pin, "cpu": {}}, "cpu"
     if where not in pin:
         return Missing(name, f"{pin['title']} needs an NVIDIA GPU")
     if (lacks := _lacks(pin[where])) and "otherwise" in pin[where]:
@@ -185,6 +186,6 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    for wanted in sys.argv[1:] or names():
+    for wanted in sys.argv[1:] or names(None):
         if isinstance(result := provision(wanted, say=lambda line: print(line, flush=True)), Missing):
             print(f"{wanted}: {result.reason}", flush=True)
