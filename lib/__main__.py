@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lib import home, install, machine, readme, report
 from lib.llm import contender, weights
-from lib.llm.session import MODES, PROFILES
+from lib.session import MODES, PROFILES
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="AI inference, measured: engines, pipelines and their cost, as notebooks.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lib import figures
 from lib.llm import latency
-from lib.llm.session import NothingRecorded, session
+from lib.llm.session import session
+from lib.session import NothingRecorded
 
 BEGIN, END = "<!-- results: written by ./run_all.sh publish -->", "<!-- end of results -->"
 

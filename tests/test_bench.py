@@ -17,8 +17,9 @@ from lib.llm.contender import Contender, contenders
 from lib.llm.engines import null
 from lib.llm.engines.engine import Command, Spec, Unavailable
 from lib.llm.model import Model, Shape
-from lib.llm.session import MODES, NothingRecorded, Session, session
+from lib.llm.session import Session, session
 from lib.llm.weights import Family
+from lib.session import MODES, NothingRecorded, Opened
 
 pytestmark = pytest.mark.skipif(null.available() is not None, reason=null.available() or "")
 SHAPE = Shape(layers=2, hidden=64, intermediate=128, heads=2, kv_heads=1, head_dim=32, vocab=1000, context=4096, tied=True)
@@ -96,7 +97,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
         facts = {"rate": 1e12, "unit": unit, "amount": 1.0}
         run.add(record.Point({"what": "ceiling", "name": name, "device": "cpu"}, "ok", None, {}, facts, {"repeats": None}))
     run.add(record.Point({"what": "model"}, "ok", None, {}, {"shape": {name: getattr(SHAPE, name) for name in SHAPE.__slots__}}))
-    return Session(run, (), Tiny("tiny", SHAPE, Family("tiny", tmp_path, {}, "", "")), seen)
+    return Session(Opened(run, (), seen), Tiny("tiny", SHAPE, Family("tiny", tmp_path, {}, "", "")))
 
 
 def cells(s: Session) -> list[record.Point]:
@@ -163,7 +164,7 @@ def test_one_lost_answer_is_told_and_the_survivors_are_not_averaged(here: Sessio
 def test_faster_than_memory_is_caught(here: Session) -> None:
     slow = {p.setting["name"]: p for p in here.run.points() if p.setting["what"] == "ceiling"}["read bandwidth, 1 thread"]
     here.run.add(record.Point(slow.setting, "ok", None, {}, {**slow.facts, "rate": 1e6}, slow.audit))
-    monkey = replace(here, here=replace(here.here, l3_bytes=0))  # type: ignore[arg-type]
+    monkey = replace(here, opened=replace(here.opened, here=replace(here.here, l3_bytes=0)))  # type: ignore[arg-type]
     bench.latency(monkey, [Contender(Fake())], bench.Plan((16,), 4, 1, 2))
     [point] = cells(here)
     assert point.status == "invalid"

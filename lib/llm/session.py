@@ -12,12 +12,9 @@ from typing import Any
 import pandas as pd
 
 from lib import audit, machine, record
-from lib.home import REFERENCE, RUNS
 from lib.llm import contender, weights
 from lib.llm.model import Model, Shape, load
-
-PROFILES = ("smoke", "quick", "full")
-MODES = ("auto", "live", "recorded")
+from lib.session import Opened, checked, opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +24,24 @@ class Session:
     `model` and `here` are None where nothing is measured (mode "recorded", or no weights): then `run` is a recorded one.
     """
 
-    run: record.Run
-    beside: tuple[record.Run, ...]
+    opened: Opened
     model: Model | None
-    here: machine.Machine | None
-    note: str | None = None
+
+    @property
+    def run(self) -> record.Run:
+        return self.opened.run
+
+    @property
+    def beside(self) -> tuple[record.Run, ...]:
+        return self.opened.beside
+
+    @property
+    def here(self) -> machine.Machine | None:
+        return self.opened.here
+
+    @property
+    def note(self) -> str | None:
+        return self.opened.note
 
     @property
     def device(self) -> str:
@@ -39,8 +49,7 @@ class Session:
 
     def frame(self) -> pd.DataFrame:
         """All points, one row each; `origin` tells this run from recorded ones."""
-        mine = self.run.frame().assign(origin="this run" if self.here else "recorded")
-        return pd.concat([mine, *(run.frame().assign(origin="recorded") for run in self.beside)], ignore_index=True)
+        return self.opened.frame()
 
     def ceilings(self) -> dict[str, float]:
         """Measured limits of the run's machine by name: B/s and FLOP/s."""
@@ -85,48 +94,37 @@ class Session:
         return Shape(**next(p for p in self.run.points() if p.setting.get("what") == "model").facts["shape"])
 
 
-class NothingRecorded(LookupError):
-    """There is no recorded run to show."""
-
-
 def session(notebook: str, *, profile: str, mode: str, model: str = "smollm2-135m", fresh: bool = False, **parameters: Any) -> Session:
     """Open the run of `notebook` that this machine continues, or in mode "recorded" the newest one that was recorded.
 
     "auto" measures what can run here and falls back to recorded runs where there are no weights, saying so in `note`.
     Raises ValueError for an unknown profile or mode, NotReady in mode "live" without weights, NothingRecorded.
     """
-    for what, value, valid in (("profile", profile, PROFILES), ("mode", mode, MODES)):
-        if value not in valid:
-            raise ValueError(f"unknown {what} {value!r}; there are {', '.join(valid)}")
-    recorded = latest([run for run in record.runs(notebook, roots=(REFERENCE,)) if run.method == record.METHOD])
-    note = None
+    checked(profile, mode)
+    loaded, lacks = None, None
     if mode != "recorded":
         try:
             loaded = load(weights.named(model))
         except weights.NotReady as reason:
             if mode == "live":
                 raise
-            note = f"Nothing is measured here: {reason}. What follows was recorded elsewhere."
-        else:
-            here = machine.here()
-            run = record.begin(notebook, parameters={"profile": profile, "model": model, **parameters}, root=RUNS, fresh=fresh,
-                               environment=here.environment(**contender.versions()))
-            if run.measured({"what": "model"}) is None:
-                stored = {form: loaded.weights_bytes(form) for form in ("bf16", *loaded.family.gguf)}
-                facts = {"name": loaded.name, "shape": asdict(loaded.shape), "weights_bytes": stored, "parent": loaded.family.parent,
-                         "licence": loaded.family.licence}
-                weighed = audit.stored_precision(loaded.bits_per_weight("bf16"), "16-bit")
-                run.add(record.Point({"what": "model"}, "ok", None, {}, facts, {"4 precision": weighed}))
-            limits(run, device="cuda" if here.gpus else "cpu", budget_s=0.3 if profile == "smoke" else 1.0)
-            return Session(run, tuple(r for r in recorded if r.machine_id != run.machine_id), loaded, here)
-    if not recorded:
-        raise NothingRecorded(f"no recorded run of {notebook} with method {record.METHOD}; ./run_all.sh measures one")
-    return Session(recorded[-1], tuple(recorded[:-1]), None, None, note)
+            lacks = str(reason)
+    told = opened(notebook, mode=mode, lacks=lacks, parameters={"profile": profile, "model": model, **parameters},
+                  versions=contender.versions(), fresh=fresh)
+    if loaded is not None and told.here is not None:
+        _weigh(told.run, loaded)
+        limits(told.run, device="cuda" if told.here.gpus else "cpu", budget_s=0.3 if profile == "smoke" else 1.0)
+    return Session(told, loaded)
 
 
-def latest(runs: Sequence[record.Run]) -> list[record.Run]:
-    """The newest run of each machine, the newest of all last."""
-    return sorted({run.machine_id: run for run in runs}.values(), key=lambda run: run.utc)
+def _weigh(run: record.Run, loaded: Model) -> None:
+    """Keep what the model is and weighs, once a run."""
+    if run.measured({"what": "model"}) is None:
+        stored = {form: loaded.weights_bytes(form) for form in ("bf16", *loaded.family.gguf)}
+        facts = {"name": loaded.name, "shape": asdict(loaded.shape), "weights_bytes": stored, "parent": loaded.family.parent,
+                 "licence": loaded.family.licence}
+        weighed = audit.stored_precision(loaded.bits_per_weight("bf16"), "16-bit")
+        run.add(record.Point({"what": "model"}, "ok", None, {}, facts, {"4 precision": weighed}))
 
 
 def limits(run: record.Run, *, device: str, budget_s: float) -> None:

@@ -1,0 +1,69 @@
+"""Which run a notebook speaks of: the one this machine measures and continues, or one that was recorded.
+
+Refuses unknown profiles and modes before anything starts, and never shows a recorded run as if it were this machine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from lib import machine, record
+from lib.home import REFERENCE, RUNS
+
+PROFILES = ("smoke", "quick", "full")
+MODES = ("auto", "live", "recorded")
+
+
+class NothingRecorded(LookupError):
+    """There is no recorded run to show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The run that speaks here, and recorded runs of other machines beside it.
+
+    `here` is None where nothing is measured: then `run` is a recorded one, and `note` says why unless that was asked for.
+    """
+
+    run: record.Run
+    beside: tuple[record.Run, ...]
+    here: machine.Machine | None
+    note: str | None = None
+
+    def frame(self) -> pd.DataFrame:
+        """All points, one row each; `origin` tells this run from recorded ones."""
+        mine = self.run.frame().assign(origin="this run" if self.here else "recorded")
+        return pd.concat([mine, *(run.frame().assign(origin="recorded") for run in self.beside)], ignore_index=True)
+
+
+def checked(profile: str, mode: str) -> None:
+    """Raises ValueError, naming the valid ones, for an unknown profile or mode."""
+    for what, value, valid in (("profile", profile, PROFILES), ("mode", mode, MODES)):
+        if value not in valid:
+            raise ValueError(f"unknown {what} {value!r}; there are {', '.join(valid)}")
+
+
+def opened(notebook: str, *, mode: str, lacks: str | None, parameters: Mapping[str, Any], versions: Mapping[str, str],
+           fresh: bool = False) -> Opened:
+    """The run of `notebook` that this machine continues, or the newest recorded one: in mode "recorded" and where it `lacks` something.
+
+    `versions`: software outside of this environment that takes part, name → version. Raises NothingRecorded.
+    """
+    recorded = latest([run for run in record.runs(notebook, roots=(REFERENCE,)) if run.method == record.METHOD])
+    if mode != "recorded" and lacks is None:
+        here = machine.here()
+        run = record.begin(notebook, parameters=parameters, root=RUNS, fresh=fresh, environment=here.environment(**versions))
+        return Opened(run, tuple(r for r in recorded if r.machine_id != run.machine_id), here)
+    if not recorded:
+        raise NothingRecorded(f"no recorded run of {notebook} with method {record.METHOD}; ./run_all.sh measures one")
+    note = None if mode == "recorded" else f"Nothing is measured here: {lacks}. What follows was recorded elsewhere."
+    return Opened(recorded[-1], tuple(recorded[:-1]), None, note)
+
+
+def latest(runs: Sequence[record.Run]) -> list[record.Run]:
+    """The newest run of each machine, the newest of all last."""
+    return sorted({run.machine_id: run for run in runs}.values(), key=lambda run: run.utc)
