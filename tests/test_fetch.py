@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -71,6 +72,18 @@ def test_wrong_sum_is_refused_with_path_and_both_sums(tmp_path: Path, source: fe
     assert getattr(source, field) in str(refused.value)
     assert (source.file if field == "sha256" else "toy.gguf") in str(refused.value)
     assert left(tmp_path) == []
+
+
+def test_an_archive_that_is_wanted_itself_stays_whole(
+    tmp_path: Path, source: fetch.Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = replace(source, member="", member_sha256=source.sha256, member_bytes=source.size_bytes)
+    free = shutil._ntuple_diskusage(10**9, 0, source.size_bytes)
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: free)  # it is moved, so it needs its room once
+    path = fetch.fetch("toy", say=lambda _: None, manifest=manifest(tmp_path, whole))
+    assert path.name == "toy-1.0-py3-none-any.whl"
+    assert fetch.sha256(path) == source.sha256
+    assert left(tmp_path) == [f"inputs/toy-{source.sha256[:12]}/{path.name}"]
 
 
 def test_disk_full_while_unpacking_leaves_nothing(
