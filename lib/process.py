@@ -67,7 +67,7 @@ def running(argv: Callable[[int], Sequence[str]], *, name: str, logs: Path, heal
     for attempt in range(3):
         port = free_port()
         log = logs / f"{name.lower().replace(' ', '-')}-{port}.log"
-        with _guarded((*pinned, *argv(port)), env or {}, log, grace_s) as guard:
+        with guarded((*pinned, *argv(port)), env or {}, log, grace_s) as guard:
             try:
                 process = _ready(name, port, log, guard, health, timeout_s)
             except Died:
@@ -79,7 +79,8 @@ def running(argv: Callable[[int], Sequence[str]], *, name: str, logs: Path, heal
 
 
 @contextlib.contextmanager
-def _guarded(argv: Sequence[str], env: Mapping[str, str], log: Path, grace_s: float) -> Iterator[subprocess.Popen[bytes]]:
+def guarded(argv: Sequence[str], env: Mapping[str, str], log: Path, grace_s: float) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `argv` below a guard until the block is left. What it says goes to `log`; whether it is ready is the caller's to find out."""
     theirs, ours = os.pipe()
     try:
         with log.open("wb") as out:

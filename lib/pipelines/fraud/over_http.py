@@ -1,0 +1,186 @@
+"""What is measured through the service's door: the load client's own floor, other servers, loads up to and past saturation, a replay of the
+two days, and a kill in the middle of it.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pandas as pd
+
+from lib import audit
+from lib.pipelines import arrivals, calibration
+from lib.pipelines.caller import Caller
+from lib.pipelines.fraud import bench, contestants
+from lib.pipelines.fraud.bench import LOAD_CORES, SERVER_CORES, Found, Plan, keep, poisson, serving
+from lib.pipelines.fraud.data import ledger
+from lib.pipelines.fraud.replay import Replay
+from lib.pipelines.fraud.session import Session, logs
+from lib.process import Process
+from lib.progress import Progress
+
+TARGET_PER_S = 10_000
+CLIENT_RATES = (2_000.0, 10_000.0, 20_000.0, 40_000.0)
+STREAMS = 64
+
+
+def client(s: Session, plan: Plan) -> None:
+    """The load client against a server that does nothing: the floor below which no latency of ours can be seen."""
+    setting = {"what": "client"}
+    if s.model is None or s.run.measured(setting):
+        return
+
+    def measured() -> Found:
+        table = calibration.calibrate(CLIENT_RATES, logs=logs(), seconds=min(2.0, plan.load_s), server=SERVER_CORES, client=LOAD_CORES)
+        lost = int(table["unanswered"].sum())
+        rows = table.astype(object).where(table.notna(), None).to_dict("list")
+        return Found(rows, {}, {"6 books": f"{lost} requests were not answered" if lost else None})
+
+    keep(s.run, setting, measured)
+
+
+def servers(s: Session, plan: Plan) -> None:
+    """The same scoring task behind each server, one after another on one core."""
+    if s.model is None:
+        return
+    with Progress(len(contestants.NAMES), "serving with others") as progress:
+        for name in contestants.NAMES:
+            keep(s.run, {"what": "server", "server": name}, lambda name=name: _server(s, plan, name))  # type: ignore[misc]
+            progress.advance(name)
+
+
+def loads(s: Session, plan: Plan) -> None:
+    """Throughput of a closed loop, then Poisson arrivals at shares of it, at the target rate, and twice too much with a polite client."""
+    if s.model is None:
+        return
+    stream = Replay(ledger(), f"load-{s.run.run_id}")
+    closed = {"what": "closed", "streams": STREAMS}
+    steps = [{"what": "load", "share": share, "throttle": polite, "round": turn} for turn in range(plan.rounds)
+             for share, polite in [*((share, False) for share in plan.shares), (max(plan.shares), True)]]
+    steps += [{"what": "target", "rate": TARGET_PER_S, "round": turn} for turn in range(plan.rounds)]
+    todo = [step for step in (closed, *steps) if s.run.measured(step) is None]
+    if not todo:
+        return
+    with serving() as server, Caller(cores=LOAD_CORES) as caller, Progress(len(todo), "asking the service") as progress:
+        caller.closed(server.port, stream.requests(5_000), 16, 0.5)  # first touch of code, caches and sockets
+
+        def most() -> float:
+            """The closed loop's throughput, best of what was measured: offered loads are shares of it."""
+            facts = s.facts(**closed)
+            return float(facts["answered"] / facts["wall_s"])
+
+        for step in todo:
+            if step is closed:
+                ask: Callable[[], Any] = lambda: caller.closed(server.port, stream.requests(round(60_000 * plan.load_s)), STREAMS, plan.load_s)  # noqa: E731
+            else:
+                rate = float(step.get("rate") or step["share"] * most())  # type: ignore[arg-type, operator]
+                ask = lambda step=step, rate=rate: poisson(caller, server, stream.requests, rate, plan.load_s,  # type: ignore[misc]  # noqa: E731
+                                                           seed=int(step["round"]), throttle=bool(step.get("throttle")))
+            keep(s.run, step, lambda ask=ask, step=step: _at(bench.loaded(server, ask), step, most if step is not closed else None))  # type: ignore[misc]
+            progress.advance(", ".join(f"{key} {value}" for key, value in step.items() if key != "what"))
+
+
+def waits(s: Session, plan: Plan) -> None:
+    """Does it pay to wait for a batch? Never waiting beside 2 ms, at a low load and at the target."""
+    if s.model is None:
+        return
+    steps = [{"what": "wait", "wait_ms": wait, "rate": rate} for wait in (0, 2) for rate in (500, TARGET_PER_S)]
+    stream = Replay(ledger(), f"wait-{s.run.run_id}")
+    for wait in (0, 2):
+        todo = [step for step in steps if step["wait_ms"] == wait and s.run.measured(step) is None]
+        if todo:
+            with serving("--batch-wait-ms", str(wait)) as server, Caller(cores=LOAD_CORES) as caller:
+                caller.closed(server.port, stream.requests(5_000), 16, 0.5)
+                for step in todo:
+                    keep(s.run, step, lambda step=step: bench.loaded(server, lambda: poisson(  # type: ignore[misc]
+                        caller, server, stream.requests, float(step["rate"]), plan.load_s, seed=0)))
+
+
+def replayed(s: Session, plan: Plan) -> None:
+    """The two days as they were, `speed` times as fast, with the embedded windows and with Redis."""
+    if s.model is None:
+        return
+    for store in ("embedded", "redis"):
+        keep(s.run, {"what": "replay", "windows": store, "speed": plan.speed}, lambda store=store: _replayed(plan, store))  # type: ignore[misc]
+
+
+def killed(s: Session, plan: Plan) -> None:
+    """kill -9 in the middle of a load, a restart on the same log, and every request once more."""
+    if s.model is not None:
+        keep(s.run, {"what": "kill"}, lambda: _killed(2_000, max(1.0, min(3.0, plan.load_s))))
+
+
+def _at(found: Found, step: dict[str, Any], most: Callable[[], float] | None) -> Found:
+    rate = None if most is None else float(step.get("rate") or step["share"] * most())
+    return Found(found.samples, {**found.facts, "rate_per_s": rate}, found.checks, found.series)
+
+
+def _server(s: Session, plan: Plan, name: str) -> Found:
+    assert s.model is not None
+    return contestants.bake(name, s.model.root / "forest.so", seconds=plan.servers_s, logs=logs(), server=SERVER_CORES, client=LOAD_CORES)
+
+
+def _replayed(plan: Plan, store: str) -> Found:
+    whole = ledger()
+    seconds = whole.second[:plan.replayed]
+    requests = Replay(whole, "replay").requests(len(seconds))
+    due_ns = arrivals.replay(seconds, speed=plan.speed, seed=0)
+
+    def asked(server: Process) -> Found:
+        with Caller(cores=LOAD_CORES) as caller:
+            return bench.loaded(server, lambda: caller.run(server.port, requests, due_ns, timeout_s=2))
+
+    if store == "embedded":
+        with serving() as server:
+            return asked(server)
+    with bench.redis() as url, serving("--redis-url", url) as server:
+        return asked(server)
+
+
+def _killed(rate: int, seconds: float) -> Found:
+    requests = Replay(ledger(), "kill").requests(round(rate * seconds))
+    due_ns = arrivals.poisson(rate, len(requests), seed=0)
+    with tempfile.TemporaryDirectory(prefix="fraud-kill-") as scratch, Caller(cores=LOAD_CORES) as caller:
+        log = Path(scratch) / "decisions.sqlite"
+        with serving(journal=log) as server:
+            strike = threading.Timer(seconds / 2, lambda: server.signal(signal.SIGKILL))
+            strike.start()
+            first = caller.run(server.port, requests, due_ns, timeout_s=0.5, keep_bodies=True)
+            strike.join()
+        assert first.bodies is not None
+        told = {answer["id"]: answer for answer in map(json.loads, (b for b, ok in zip(first.bodies, first.status, strict=True) if ok == 200))}
+        kept = _logged(log)
+        with serving(journal=log) as server:
+            with httpx.Client(base_url=server.url, trust_env=False) as http:
+                again = [http.post("/v1/score", content=request.partition(b"\r\n\r\n")[2]) for request in requests]
+            ready_s = server.ready_s
+        repeated = {answer["id"]: answer for answer in (reply.json() for reply in again if reply.status_code == 200)}
+        log_after = _logged(log)
+    lost = [id_ for id_ in told if id_ not in kept]
+    changed = [id_ for id_, answer in told.items() if repeated.get(id_) != answer]
+    checks = {"6 books": audit_kill(len(requests), len(told), lost, changed, log_after)}
+    facts = {"sent": len(requests), "acknowledged": len(told), "logged_at_kill": len(kept), "lost": len(lost), "changed": len(changed),
+             "logged_after": len(log_after), "distinct_after": len(set(log_after)), "ready_again_s": ready_s}
+    return Found({}, facts, checks)
+
+
+def audit_kill(sent: int, told: int, lost: list[str], changed: list[str], log: list[str]) -> str | None:
+    """Nothing acknowledged is lost or told otherwise later, nothing is logged twice, and in the end all is logged."""
+    if not 0 < told < sent:
+        return f"{told} of {sent} were acknowledged: the kill was not in the middle"
+    if lost or changed:
+        return f"{len(lost)} acknowledged decisions are not in the log, {len(changed)} were told otherwise afterwards"
+    return None if len(log) == len(set(log)) == sent else f"{sent} sent, {len(log)} logged, {len(set(log))} of them different"
+
+
+def _logged(log: Path) -> list[str]:
+    with sqlite3.connect(f"file:{log}?mode=ro", uri=True) as reader:
+        return [id_ for (id_,) in reader.execute("select id from decisions")]

@@ -1,0 +1,38 @@
+"""The ledger as an endless stream of requests: its transactions in order, again from the start two days later, every id once.
+
+Event time never runs backwards, so a service that has seen one part can be asked the next.
+"""
+
+from __future__ import annotations
+
+import json
+
+from lib.pipelines.fraud.data import Ledger
+
+PERIOD_S = 2 * 86_400  # what the ledger spans, so the time of day stays true in every turn
+HEAD = b"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+
+
+class Replay:
+    """Remembers how far it is. `name` begins every id, so that two streams never share one."""
+
+    def __init__(self, ledger: Ledger, name: str) -> None:
+        self._ledger, self._name, self._next = ledger, name, 0
+        self._components: dict[int, str] = {}
+
+    def bodies(self, n: int) -> list[bytes]:
+        """The next `n` transactions as a client would post them."""
+        found = [self._body(number) for number in range(self._next, self._next + n)]
+        self._next += n
+        return found
+
+    def requests(self, n: int) -> list[bytes]:
+        """The next `n` as whole HTTP messages."""
+        return [HEAD % (len(body), body) for body in self.bodies(n)]
+
+    def _body(self, number: int) -> bytes:
+        turn, row = divmod(number, len(self._ledger.second))
+        if row not in self._components:
+            self._components[row] = json.dumps(self._ledger.v[row].tolist(), separators=(",", ":"))
+        second, amount = int(self._ledger.second[row]) + turn * PERIOD_S, int(self._ledger.cents[row]) / 100
+        return f'{{"id":"{self._name}-{number}","time":{second},"amount":{amount!r},"v":{self._components[row]}}}'.encode()
