@@ -131,9 +131,10 @@ class RedisWindows:
     def newest(self) -> int | None:
         """As Windows.newest. Raises Unavailable."""
         try:
-            told = bytes(self._redis.getrange(self._state, 0, 7))  # bytes already; its type says text too
+            told = self._redis.getrange(self._state, 0, 7)
         except RedisError as error:
             raise self._unavailable(error) from error
+        assert isinstance(told, bytes)  # nothing is decoded here
         second = int(struct.unpack("<d", told)[0]) if told else -1
         return second if second >= 0 else None
 
