@@ -90,14 +90,15 @@ class Onnx:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 4  # what goes wrong is raised
         if provider != "CPUExecutionProvider":  # a graph that silently falls back to the CPU is what we would then measure
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         if provider not in (there := onnxruntime.get_available_providers()):
             raise WrongDevice(f"ONNX Runtime has no {provider} here; it has {', '.join(there)}")
         try:
             self._session = onnxruntime.InferenceSession(str(model.file("model.onnx")), options, providers=[provider])
-        except RuntimeError as error:
-            raise WrongDevice(f"{provider} cannot run the forest: {error}") from error
+        except onnxruntime.capi.onnxruntime_pybind11_state.Fail as error:
+            raise WrongDevice(f"{provider} cannot run the forest on this machine: {error}") from error
         if (runs := self._session.get_providers()[0]) != provider:
             raise WrongDevice(f"ONNX Runtime was asked for {provider} and took {runs}: no such device, or its libraries are missing")
         self._output = ["margin"]
