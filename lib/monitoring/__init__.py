@@ -1,0 +1,1 @@
+"""Would we notice? Objectives and alerts over what was measured."""
