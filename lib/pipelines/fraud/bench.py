@@ -22,14 +22,13 @@ import httpx
 import numpy as np
 import pandas as pd
 import psutil
-from numpy.typing import NDArray
 
 from lib import audit, process, record, sampler
 from lib.pipelines import arrivals
 from lib.pipelines.caller import Caller, Calls
-from lib.pipelines.fraud.session import Session, logs
+from lib.pipelines.fraud.session import logs
+from lib.pipelines.wire import Unreadable
 from lib.process import Died, Process, running
-from lib.progress import Progress
 
 SERVER_CORES, LOAD_CORES = (0,), (1,)
 SLA_S = 0.010
@@ -56,8 +55,19 @@ class Plan:
 PLANS = {
     "smoke": Plan(500, 20, 0.05, 5, 0.5, 0.5, 1, (0.5, 2.0), 20_000, 20_000, 1.0),
     "quick": Plan(20_000, 300, 0.5, 300, 2.0, 2.0, 3, (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0), 6_000, None, 4.0),
-    "full": Plan(100_000, 2_000, 2.0, 2_000, 10.0, 10.0, 5, (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0, 1.25, 1.5, 2.0, 3.0), 3_000,
-                 None, 60.0),
+    "full": Plan(
+        100_000,
+        2_000,
+        2.0,
+        2_000,
+        10.0,
+        10.0,
+        5,
+        (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0, 1.25, 1.5, 2.0, 3.0),
+        3_000,
+        None,
+        60.0,
+    ),
 }
 
 
@@ -81,7 +91,7 @@ def keep(run: record.Run, setting: dict[str, Any], measure: Callable[[], Found])
     except (Skipped, ImportError) as reason:
         run.add(record.Point(setting, "skipped", str(reason)))
         return
-    except (Died, OSError, httpx.HTTPError) as error:
+    except (Died, OSError, httpx.HTTPError, psutil.Error, Unreadable) as error:
         run.add(record.Point(setting, "failed", f"{type(error).__name__}: {error}"))
         return
     host = seen.summary()
@@ -162,12 +172,20 @@ def loaded(server: Process, ask: Callable[[], Calls]) -> Found:
     latency_us = np.where(calls.done_ns > 0, (calls.done_ns - calls.due_ns) // 1000, -1).astype(np.int32)
     frame = pd.DataFrame({"latency_us": latency_us, "status": calls.status, "due_us": (calls.due_ns - calls.due_ns[0]) // 1000})
     lag_s = calls.lag_s
-    checks = {"5 lag": audit.client_lag(lag_s.tolist(), budget_s=LAG_BUDGET_S),
-              "6 books": books(ok, made, unanswered)}
-    facts = {"sent": sent, "answered": ok, "decided": made, "unanswered": unanswered, "wall_s": calls.wall_s, "client_cpu_s": calls.cpu_s,
-             "server_cpu_s": spent.user + spent.system - cpu.user - cpu.system, "waited": int(calls.waited.sum()),
-             "lag_p99_s": float(np.quantile(lag_s, 0.99)) if len(lag_s) else None,
-             "rss_bytes": tree.memory_info().rss, "counted": {name: after[name] - before.get(name, 0.0) for name in after}}
+    checks = {"5 lag": audit.client_lag(lag_s.tolist(), budget_s=LAG_BUDGET_S), "6 books": books(ok, made, unanswered)}
+    facts = {
+        "sent": sent,
+        "answered": ok,
+        "decided": made,
+        "unanswered": unanswered,
+        "wall_s": calls.wall_s,
+        "client_cpu_s": calls.cpu_s,
+        "server_cpu_s": spent.user + spent.system - cpu.user - cpu.system,
+        "waited": int(calls.waited.sum()),
+        "lag_p99_s": float(np.quantile(lag_s, 0.99)) if len(lag_s) else None,
+        "rss_bytes": tree.memory_info().rss,
+        "counted": {name: after[name] - before.get(name, 0.0) for name in after},
+    }
     return Found({}, facts, checks, {"calls": frame})
 
 
@@ -178,8 +196,16 @@ def books(answered: int, decided: float, unanswered: int) -> str | None:
     return f"{answered} answers with a decision and {unanswered} without any, but {decided:.0f} decisions were made"
 
 
-def poisson(caller: Caller, server: Process, requests: Callable[[int], list[bytes]], rate: float, seconds: float, *, seed: int,
-            throttle: bool = False) -> Calls:
+def poisson(
+    caller: Caller,
+    server: Process,
+    requests: Callable[[int], list[bytes]],
+    rate: float,
+    seconds: float,
+    *,
+    seed: int,
+    throttle: bool = False,
+) -> Calls:
     """Poisson arrivals at `rate`, from schedule."""
     n = max(200, round(rate * seconds))
     return caller.run(server.port, requests(n), arrivals.poisson(rate, n, seed=seed), throttle=throttle, timeout_s=2, seed=seed)

@@ -1,4 +1,4 @@
-"""Scorers: the same trees in every engine that could score them, behind one method. Each runs on the thread that calls unless told otherwise.
+"""Scorers: the same trees in every engine that could score them, behind one method, on the thread that calls unless told otherwise.
 
 Rows are float32 (n, 35) and C-contiguous, margins float64 (n,): raw log-odds. Refuses a device other than the one asked for.
 """
@@ -60,8 +60,9 @@ class NativeFast:
         library = lightgbm.basic._LIB
         self._handle = ctypes.c_void_p()
         single_row, raw_score, float32 = ctypes.c_int(0), 1, 0
-        failed = library.LGBM_BoosterPredictForMatSingleRowFastInit(self._native.booster._handle, raw_score, single_row, -1, float32, WIDTH,
-                                                                    b"num_threads=1", ctypes.byref(self._handle))
+        failed = library.LGBM_BoosterPredictForMatSingleRowFastInit(
+            self._native.booster._handle, raw_score, single_row, -1, float32, WIDTH, b"num_threads=1", ctypes.byref(self._handle)
+        )
         if failed:
             raise RuntimeError(library.LGBM_GetLastError().decode())
         self._predict = library.LGBM_BoosterPredictForMatSingleRowFast
@@ -146,7 +147,7 @@ class OneDal:
 
 
 class Compiled:
-    """lleaves' code for the trees, linked ahead: a function of the process, called through a pointer with buffers that stay where they are."""
+    """lleaves' code for the trees, linked ahead: a function of this process, called through a pointer with buffers that stay in place."""
 
     name = "lleaves, compiled"
 
@@ -163,5 +164,5 @@ class Compiled:
             self._rows[:n] = rows
             self._root(self._rows_at, self._out_at, 0, n)
             return self._out[:n]
-        parts = [self.margins(rows[start:start + self._capacity]).copy() for start in range(0, n, self._capacity)]
+        parts = [self.margins(rows[start : start + self._capacity]).copy() for start in range(0, n, self._capacity)]
         return np.concatenate(parts)

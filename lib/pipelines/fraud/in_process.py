@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,24 @@ from lib.pipelines.fraud.data import ledger
 from lib.pipelines.fraud.journal import Journal
 from lib.pipelines.fraud.ladder import Blank, Nowhere
 from lib.pipelines.fraud.model import Model
+from lib.pipelines.fraud.outcomes import outcome, policies
 from lib.pipelines.fraud.pipeline import STAGES, Log, Pipeline
 from lib.pipelines.fraud.redis_windows import RedisWindows
 from lib.pipelines.fraud.replay import Replay
 from lib.pipelines.fraud.session import Session
+from lib.pipelines.fraud.verdict import Costs, probability
 from lib.pipelines.fraud.windows import Embedded
 from lib.progress import Progress
 
 BATCH = 1024
 SIZES = (1, 16, 256, BATCH, 16_384)
 MICRO = (1, 8, 64, 512)
+
+
+def model(s: Session) -> None:
+    """What scores, and what its verdicts would have cost on the days it has not seen."""
+    if s.model is not None:
+        keep(s.run, {"what": "model"}, partial(_model, s.model))
 
 
 def parities(s: Session) -> None:
@@ -100,16 +109,18 @@ def loadgen(s: Session, plan: Plan) -> None:
 
 def sampled(model: Model, n: int) -> NDArray[np.float32]:
     """`n` different rows of the ledger, drawn once and for all."""
-    rows: NDArray[np.float32] = np.load(model.root / "rows.npy", mmap_mode="r")
+    rows: NDArray[np.float32] = model.rows()
     return np.ascontiguousarray(rows[np.random.default_rng(0).permutation(len(rows))[:n]])
 
 
 def ways() -> dict[str, Callable[[Model, Path], Any]]:
     """Bytes to bytes, from the first version to the whole: name → what makes it, given the model and a directory for its log."""
+
     def whole(scorer: Any, windows: Any, log: Callable[[Path], Log]) -> Callable[[Model, Path], Any]:
         def make(model: Model, place: Path) -> Callable[[bytes], Any]:
             line = Pipeline(model=model, scorer=scorer(model), windows=windows, journal=log(place))
             return lambda body: line.decide((body,))
+
         return make
 
     def nowhere(_: Path) -> Log:
@@ -126,6 +137,15 @@ def ways() -> dict[str, Callable[[Model, Path], Any]]:
     }
 
 
+def _model(model: Model) -> Found:
+    whole, facts = ledger(), model.facts
+    unseen = slice(facts["trained_on"] + facts["calibrated_on"], None)
+    p = probability(forest.Native(model).margins(np.ascontiguousarray(model.rows()[unseen])), model.calibration)
+    part, costs = whole[unseen], Costs()
+    told = {name: outcome(verdicts, part.amount, part.fraud, costs) for name, verdicts in policies(p, part.amount, costs).items()}
+    return Found({}, {**facts, "version": model.version, "outcomes": told, "costs": asdict(costs)}, {})
+
+
 def _parity(model: Model, step: ladder.Step) -> Found:
     facts = parity.against_native(model, step.make(model))
     flips = facts["flips"] + facts["flips_near_thresholds"]
@@ -135,10 +155,14 @@ def _parity(model: Model, step: ladder.Step) -> Found:
 def _step(model: Model, step: ladder.Step, rows: NDArray[np.float32], plan: Plan) -> Found:
     scorer = step.make(model)
     warm = ladder.singles(scorer.margins, rows)
-    cold = ladder.cold(scorer.margins, rows[:plan.cold])
+    cold = ladder.cold(scorer.margins, rows[: plan.cold])
     taken = ladder.batches(scorer.margins, rows, size=min(BATCH, len(rows)), budget_s=plan.batch_s)
-    return Found({"batch_s": taken}, {"batch_rows": min(BATCH, len(rows)), "changed": step.changed}, {},
-                 {"warm": pd.DataFrame({"ns": warm}), "cold": pd.DataFrame({"ns": cold})})
+    return Found(
+        {"batch_s": taken},
+        {"batch_rows": min(BATCH, len(rows)), "changed": step.changed},
+        {},
+        {"warm": pd.DataFrame({"ns": warm}), "cold": pd.DataFrame({"ns": cold})},
+    )
 
 
 def _batch(model: Model, make: Callable[..., forest.Scorer], threads: int, rows: NDArray[np.float32], size: int, budget_s: float) -> Found:
@@ -151,7 +175,7 @@ def _batch(model: Model, make: Callable[..., forest.Scorer], threads: int, rows:
 def _path(model: Model, make: Callable[[Model, Path], Callable[[bytes], Any]], bodies: list[bytes], plan: Plan) -> Found:
     with tempfile.TemporaryDirectory(prefix="fraud-") as place:
         taken = ladder.each(make(model, Path(place)), bodies, warmup=0)
-    return Found({}, {}, {}, {"ns": pd.DataFrame({"ns": taken[len(taken) // 20:]})})  # the first twentieth warms up
+    return Found({}, {}, {}, {"ns": pd.DataFrame({"ns": taken[len(taken) // 20 :]})})  # the first twentieth warms up
 
 
 def _stages(model: Model, store: str, size: int, bodies: list[bytes]) -> Found:
@@ -166,10 +190,10 @@ def _staged(model: Model, windows: Any, size: int, bodies: list[bytes]) -> Found
         line = Pipeline(model=model, scorer=forest.Compiled(model), windows=windows, journal=Journal(Path(place) / "decisions.sqlite"))
         rows, refused = [], 0
         for start in range(0, len(bodies) - size + 1, size):
-            refused += sum(reply.status != 200 for reply in line.decide(bodies[start:start + size]))
+            refused += sum(reply.status != 200 for reply in line.decide(bodies[start : start + size]))
             rows.append(line.stamps_ns)
         line.close()
-    stamps = np.array(rows)[len(rows) // 20:]  # the first twentieth warms up
+    stamps = np.array(rows)[len(rows) // 20 :]  # the first twentieth warms up
     frame = pd.DataFrame(np.diff(stamps, axis=1).astype(np.int32), columns=list(STAGES))
     whole = stamps[:, -1] - stamps[:, 0]
     adds_up = None if (frame.sum(axis=1).to_numpy() == whole).all() else "stages do not add up to the whole"

@@ -23,13 +23,16 @@ class Instruments:
     def __init__(self, version: str) -> None:
         self._meters = seconds, stages, rows, probability, decisions, responses, waiting, info = (
             meters.Histogram("fraud_request_seconds", "From a request's last byte to its answer", SECONDS),
-            meters.Histogram("fraud_stage_seconds", "Of a batch, by stage; each of its rows counts", SECONDS, ("stage",), [(s,) for s in STAGES]),
+            meters.Histogram(
+                "fraud_stage_seconds", "Of a batch, by stage; each of its rows counts", SECONDS, ("stage",), [(s,) for s in STAGES]
+            ),
             meters.Histogram("fraud_batch_rows", "Requests in a batch", ROWS),
             meters.Histogram("fraud_probability", "Calibrated probability of what was scored", PROBABILITIES),
             meters.Counter("fraud_decisions_total", "Decisions made", ("decision",), [(v.name.lower(),) for v in Verdict]),
             meters.Counter("fraud_responses_total", "Answers by HTTP status", ("status",), [(str(s),) for s in STATUSES]),
             meters.Gauge("fraud_queue_depth", "Requests that wait for their batch"),
-            meters.Gauge("fraud_model_info", "1, labelled with the version of the model", ("version",), [(version,)]))
+            meters.Gauge("fraud_model_info", "1, labelled with the version of the model", ("version",), [(version,)]),
+        )
         info.child(version).set(1)
         # Children are looked up once: a request pays for additions only.
         self._seconds, self._rows, self._probability, self._waiting = seconds.child(), rows.child(), probability.child(), waiting.child()

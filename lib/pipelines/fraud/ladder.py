@@ -46,7 +46,7 @@ SCORING = (
 
 def singles(score: Callable[[NDArray[np.float32]], object], rows: NDArray[np.float32], *, warmup: int = 500) -> NDArray[np.int64]:
     """ns of each row on its own, one after another."""
-    return each(score, [rows[i:i + 1] for i in range(len(rows))], warmup=warmup)
+    return each(score, [rows[i : i + 1] for i in range(len(rows))], warmup=warmup)
 
 
 def each(work: Callable[[Any], object], things: Sequence[Any], *, warmup: int = 500) -> NDArray[np.int64]:
@@ -67,7 +67,7 @@ def cold(score: Callable[[NDArray[np.float32]], object], rows: NDArray[np.float3
     taken = np.empty(len(rows), np.int64)
     for place in range(len(rows)):
         other += 1.0
-        one = rows[place:place + 1]
+        one = rows[place : place + 1]
         began = perf_counter_ns()
         score(one)
         taken[place] = perf_counter_ns() - began
@@ -85,7 +85,7 @@ def batches(score: Callable[[NDArray[np.float32]], object], rows: NDArray[np.flo
     while len(taken) < 3 or perf_counter() < ends:
         start = starts[len(taken) % len(starts)]
         began = perf_counter()
-        score(rows[start:start + size])
+        score(rows[start : start + size])
         taken.append(perf_counter() - began)
     return taken
 

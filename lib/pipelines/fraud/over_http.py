@@ -9,14 +9,12 @@ import signal
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pandas as pd
 
-from lib import audit
 from lib.pipelines import arrivals, calibration
 from lib.pipelines.caller import Caller
 from lib.pipelines.fraud import bench, contestants
@@ -27,6 +25,7 @@ from lib.pipelines.fraud.session import Session, logs
 from lib.process import Process
 from lib.progress import Progress
 
+Step = dict[str, Any]
 TARGET_PER_S = 10_000
 CLIENT_RATES = (2_000.0, 10_000.0, 20_000.0, 40_000.0)
 STREAMS = 64
@@ -41,8 +40,8 @@ def client(s: Session, plan: Plan) -> None:
     def measured() -> Found:
         table = calibration.calibrate(CLIENT_RATES, logs=logs(), seconds=min(2.0, plan.load_s), server=SERVER_CORES, client=LOAD_CORES)
         lost = int(table["unanswered"].sum())
-        rows = table.astype(object).where(table.notna(), None).to_dict("list")
-        return Found(rows, {}, {"6 books": f"{lost} requests were not answered" if lost else None})
+        rows = table.astype(object).where(table.notna(), None).to_dict("records")
+        return Found({}, {"table": rows}, {"6 books": f"{lost} requests were not answered" if lost else None})
 
     keep(s.run, setting, measured)
 
@@ -53,7 +52,7 @@ def servers(s: Session, plan: Plan) -> None:
         return
     with Progress(len(contestants.NAMES), "serving with others") as progress:
         for name in contestants.NAMES:
-            keep(s.run, {"what": "server", "server": name}, lambda name=name: _server(s, plan, name))  # type: ignore[misc]
+            keep(s.run, {"what": "server", "server": name}, partial(_server, s, plan, name))
             progress.advance(name)
 
 
@@ -61,47 +60,54 @@ def loads(s: Session, plan: Plan) -> None:
     """Throughput of a closed loop, then Poisson arrivals at shares of it, at the target rate, and twice too much with a polite client."""
     if s.model is None:
         return
-    stream = Replay(ledger(), f"load-{s.run.run_id}")
-    closed = {"what": "closed", "streams": STREAMS}
-    steps = [{"what": "load", "share": share, "throttle": polite, "round": turn} for turn in range(plan.rounds)
-             for share, polite in [*((share, False) for share in plan.shares), (max(plan.shares), True)]]
-    steps += [{"what": "target", "rate": TARGET_PER_S, "round": turn} for turn in range(plan.rounds)]
-    todo = [step for step in (closed, *steps) if s.run.measured(step) is None]
+    closed: Step = {"what": "closed", "streams": STREAMS}
+    todo = [step for step in (closed, *_steps(plan)) if s.run.measured(step) is None]
     if not todo:
         return
+    stream = Replay(ledger(), f"load-{s.run.run_id}")
     with serving() as server, Caller(cores=LOAD_CORES) as caller, Progress(len(todo), "asking the service") as progress:
         caller.closed(server.port, stream.requests(5_000), 16, 0.5)  # first touch of code, caches and sockets
-
-        def most() -> float:
-            """The closed loop's throughput, best of what was measured: offered loads are shares of it."""
-            facts = s.facts(**closed)
-            return float(facts["answered"] / facts["wall_s"])
-
         for step in todo:
             if step is closed:
-                ask: Callable[[], Any] = lambda: caller.closed(server.port, stream.requests(round(60_000 * plan.load_s)), STREAMS, plan.load_s)  # noqa: E731
+                requests = stream.requests(round(60_000 * plan.load_s))  # more than it can answer: none is asked twice
+                keep(s.run, step, partial(bench.loaded, server, partial(caller.closed, server.port, requests, STREAMS, plan.load_s)))
             else:
-                rate = float(step.get("rate") or step["share"] * most())  # type: ignore[arg-type, operator]
-                ask = lambda step=step, rate=rate: poisson(caller, server, stream.requests, rate, plan.load_s,  # type: ignore[misc]  # noqa: E731
-                                                           seed=int(step["round"]), throttle=bool(step.get("throttle")))
-            keep(s.run, step, lambda ask=ask, step=step: _at(bench.loaded(server, ask), step, most if step is not closed else None))  # type: ignore[misc]
+                keep(s.run, step, partial(_load, s, caller, server, stream, step, plan))
             progress.advance(", ".join(f"{key} {value}" for key, value in step.items() if key != "what"))
+
+
+def _steps(plan: Plan) -> list[Step]:
+    """The offered loads, round after round, so that no rate has a quiet minute of its own."""
+    steps: list[Step] = []
+    for turn in range(plan.rounds):
+        steps += [{"what": "load", "share": share, "throttle": False, "round": turn} for share in plan.shares]
+        steps += [{"what": "load", "share": max(plan.shares), "throttle": True, "round": turn}]
+        steps += [{"what": "target", "rate": TARGET_PER_S, "round": turn}]
+    return steps
+
+
+def _load(s: Session, caller: Caller, server: Process, stream: Replay, step: Step, plan: Plan) -> Found:
+    closed = s.facts(what="closed", streams=STREAMS)
+    rate = float(step["rate"]) if "rate" in step else step["share"] * closed["answered"] / closed["wall_s"]
+    ask = partial(poisson, caller, server, stream.requests, rate, plan.load_s, seed=step["round"], throttle=step.get("throttle", False))
+    found = bench.loaded(server, ask)
+    return Found(found.samples, {**found.facts, "rate_per_s": rate}, found.checks, found.series)
 
 
 def waits(s: Session, plan: Plan) -> None:
     """Does it pay to wait for a batch? Never waiting beside 2 ms, at a low load and at the target."""
     if s.model is None:
         return
-    steps = [{"what": "wait", "wait_ms": wait, "rate": rate} for wait in (0, 2) for rate in (500, TARGET_PER_S)]
     stream = Replay(ledger(), f"wait-{s.run.run_id}")
-    for wait in (0, 2):
-        todo = [step for step in steps if step["wait_ms"] == wait and s.run.measured(step) is None]
+    for wait_ms in (0, 2):
+        steps: list[Step] = [{"what": "wait", "wait_ms": wait_ms, "rate": rate} for rate in (500, TARGET_PER_S)]
+        todo = [step for step in steps if s.run.measured(step) is None]
         if todo:
-            with serving("--batch-wait-ms", str(wait)) as server, Caller(cores=LOAD_CORES) as caller:
+            with serving("--batch-wait-ms", str(wait_ms)) as server, Caller(cores=LOAD_CORES) as caller:
                 caller.closed(server.port, stream.requests(5_000), 16, 0.5)
                 for step in todo:
-                    keep(s.run, step, lambda step=step: bench.loaded(server, lambda: poisson(  # type: ignore[misc]
-                        caller, server, stream.requests, float(step["rate"]), plan.load_s, seed=0)))
+                    ask = partial(poisson, caller, server, stream.requests, float(step["rate"]), plan.load_s, seed=0)
+                    keep(s.run, step, partial(bench.loaded, server, ask))
 
 
 def replayed(s: Session, plan: Plan) -> None:
@@ -109,18 +115,13 @@ def replayed(s: Session, plan: Plan) -> None:
     if s.model is None:
         return
     for store in ("embedded", "redis"):
-        keep(s.run, {"what": "replay", "windows": store, "speed": plan.speed}, lambda store=store: _replayed(plan, store))  # type: ignore[misc]
+        keep(s.run, {"what": "replay", "windows": store, "speed": plan.speed}, partial(_replayed, plan, store))
 
 
 def killed(s: Session, plan: Plan) -> None:
     """kill -9 in the middle of a load, a restart on the same log, and every request once more."""
     if s.model is not None:
         keep(s.run, {"what": "kill"}, lambda: _killed(2_000, max(1.0, min(3.0, plan.load_s))))
-
-
-def _at(found: Found, step: dict[str, Any], most: Callable[[], float] | None) -> Found:
-    rate = None if most is None else float(step.get("rate") or step["share"] * most())
-    return Found(found.samples, {**found.facts, "rate_per_s": rate}, found.checks, found.series)
 
 
 def _server(s: Session, plan: Plan, name: str) -> Found:
@@ -130,7 +131,7 @@ def _server(s: Session, plan: Plan, name: str) -> Found:
 
 def _replayed(plan: Plan, store: str) -> Found:
     whole = ledger()
-    seconds = whole.second[:plan.replayed]
+    seconds = whole.second[: plan.replayed]
     requests = Replay(whole, "replay").requests(len(seconds))
     due_ns = arrivals.replay(seconds, speed=plan.speed, seed=0)
 
@@ -156,7 +157,9 @@ def _killed(rate: int, seconds: float) -> Found:
             first = caller.run(server.port, requests, due_ns, timeout_s=0.5, keep_bodies=True)
             strike.join()
         assert first.bodies is not None
-        told = {answer["id"]: answer for answer in map(json.loads, (b for b, ok in zip(first.bodies, first.status, strict=True) if ok == 200))}
+        told = {
+            answer["id"]: answer for answer in map(json.loads, (b for b, ok in zip(first.bodies, first.status, strict=True) if ok == 200))
+        }
         kept = _logged(log)
         with serving(journal=log) as server:
             with httpx.Client(base_url=server.url, trust_env=False) as http:
@@ -167,8 +170,16 @@ def _killed(rate: int, seconds: float) -> Found:
     lost = [id_ for id_ in told if id_ not in kept]
     changed = [id_ for id_, answer in told.items() if repeated.get(id_) != answer]
     checks = {"6 books": audit_kill(len(requests), len(told), lost, changed, log_after)}
-    facts = {"sent": len(requests), "acknowledged": len(told), "logged_at_kill": len(kept), "lost": len(lost), "changed": len(changed),
-             "logged_after": len(log_after), "distinct_after": len(set(log_after)), "ready_again_s": ready_s}
+    facts = {
+        "sent": len(requests),
+        "acknowledged": len(told),
+        "logged_at_kill": len(kept),
+        "lost": len(lost),
+        "changed": len(changed),
+        "logged_after": len(log_after),
+        "distinct_after": len(set(log_after)),
+        "ready_again_s": ready_s,
+    }
     return Found({}, facts, checks)
 
 

@@ -72,9 +72,18 @@ class Recent:
 class Pipeline:
     """A scorer, the stream's windows and the decision log, made one. Not for several threads at a time."""
 
-    def __init__(self, *, model: Model, scorer: Scorer, windows: Callable[[Iterable[Event]], Windows], journal: Log,
-                 costs: Costs = Costs(), capacity: int = 1024, remembered: int = 200_000) -> None:  # noqa: B008 - frozen
-        """`windows` makes the windows from the events of the last hour; `capacity`: rows a batch; `remembered`: ids that stay idempotent."""
+    def __init__(
+        self,
+        *,
+        model: Model,
+        scorer: Scorer,
+        windows: Callable[[Iterable[Event]], Windows],
+        journal: Log,
+        costs: Costs = Costs(),  # noqa: B008 - frozen
+        capacity: int = 1024,
+        remembered: int = 200_000,
+    ) -> None:
+        """`windows` makes them from the events of the last hour; `capacity`: rows a batch; `remembered`: ids that stay idempotent."""
         self.model, self.scorer, self.journal, self.costs, self.capacity = model, scorer, journal, costs, capacity
         self.stamps_ns: tuple[int, ...] = ()  # of the last batch: its start, then the end of each of STAGES
         self._resume = windows
@@ -109,7 +118,7 @@ class Pipeline:
         for row, ((_, one), stats) in enumerate(zip(fresh, history, strict=failed is None)):
             self._pack(self._raw, row * 4 * len(NAMES), *one.v, *context(one, stats))
         stamp(perf_counter_ns())
-        margins = self.scorer.margins(self._rows[:len(history)]).tolist() if history else []
+        margins = self.scorer.margins(self._rows[: len(history)]).tolist() if history else []
         stamp(perf_counter_ns())
         decisions = [self._verdict(row, fresh[row][1], margin) for row, margin in enumerate(margins)]
         stamp(perf_counter_ns())
@@ -136,7 +145,9 @@ class Pipeline:
         self.windows.close()
         self.journal.close()
 
-    def _parse(self, bodies: Sequence[bytes], replies: list[Reply | None]) -> tuple[list[tuple[int, Transaction]], list[tuple[int, Transaction]]]:
+    def _parse(
+        self, bodies: Sequence[bytes], replies: list[Reply | None]
+    ) -> tuple[list[tuple[int, Transaction]], list[tuple[int, Transaction]]]:
         """What is to be scored and what repeats an id, each with its place; what is refused gets its reply at once."""
         fresh: list[tuple[int, Transaction]] = []
         again: list[tuple[int, Transaction]] = []
@@ -152,8 +163,12 @@ class Pipeline:
                     continue
                 second = int(one.time)
                 if newest is not None and not newest - LATE_S < second <= newest + AHEAD_S:
-                    raise Refused(422, "out_of_time", f"Expected a time between an hour before and a day after the stream's newest, {newest}, "
-                                                      f"got {one.time!r} - at `$.time`")
+                    raise Refused(
+                        422,
+                        "out_of_time",
+                        f"Expected a time between an hour before and a day after the stream's newest, {newest}, "
+                        f"got {one.time!r} - at `$.time`",
+                    )
             except Refused as why:
                 replies[place] = Reply(why.status, why.body())
                 continue

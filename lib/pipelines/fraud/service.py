@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter_ns
@@ -29,15 +30,21 @@ from lib.pipelines.fraud.journal import Journal, NotAJournal
 from lib.pipelines.fraud.pipeline import Pipeline, told
 from lib.pipelines.fraud.redis_windows import RedisWindows
 from lib.pipelines.fraud.transaction import Refused, encode
-from lib.pipelines.fraud.windows import Embedded, Unavailable
+from lib.pipelines.fraud.windows import Embedded, Event, Unavailable, Windows
 from lib.pipelines.http import Connection, Request, whole
 
 SCORE, DECISIONS = b"/v1/score", b"/v1/decisions/"
 RETRY = b"Retry-After: 1\r\n"
 OVERLOADED = whole(503, Refused(503, "overloaded", "More waits already than is answered in time; try again later").body(), headers=RETRY)
 EXPIRED = Refused(504, "expired", "It waited longer than its deadline and was not scored").body()
-ROUTES = {"POST /v1/score": "score a transaction", "GET /v1/decisions/{id}": "a decision that was made", "GET /v1/model": "what scores",
-          "GET /healthz": "alive", "GET /readyz": "takes transactions", "GET /metrics": "for Prometheus"}
+ROUTES = {
+    "POST /v1/score": "score a transaction",
+    "GET /v1/decisions/{id}": "a decision that was made",
+    "GET /v1/model": "what scores",
+    "GET /healthz": "alive",
+    "GET /readyz": "takes transactions",
+    "GET /metrics": "for Prometheus",
+}
 
 
 class Service:
@@ -46,7 +53,7 @@ class Service:
     shed_prefix = b"POST /v1/score "
 
     def __init__(self, pipeline: Pipeline, admission: Admission, *, deadline_s: float = 0.010, wait_s: float = 0.0) -> None:
-        """`deadline_s`: what waited longer is not scored any more; `wait_s`: how long a batch waits for more, which is 0 for good reasons."""
+        """`deadline_s`: what waited longer is not scored any more; `wait_s`: how long a batch waits for more."""
         self.pipeline, self.admission, self.instruments = pipeline, admission, Instruments(pipeline.model.version)
         self.busy: bytes | None = None
         self.sheds = 0
@@ -114,8 +121,14 @@ class Service:
             return 200, self.instruments.text(self.sheds, len(self._waiting))
         if path == b"/v1/model":
             costs = self.pipeline.costs
-            return 200, encode({"model": self.pipeline.model.version, "engine": self.pipeline.scorer.name,
-                                     "windows": self.pipeline.windows.name, "costs": asdict(costs)})
+            return 200, encode(
+                {
+                    "model": self.pipeline.model.version,
+                    "engine": self.pipeline.scorer.name,
+                    "windows": self.pipeline.windows.name,
+                    "costs": asdict(costs),
+                }
+            )
         if path.startswith(DECISIONS):
             id_ = unquote_to_bytes(path.removeprefix(DECISIONS)).decode(errors="replace")
             found = self.pipeline.decided(id_)
@@ -128,31 +141,49 @@ class Service:
         return status, Refused(status, code, message).body()
 
 
-def main(port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
-         host: Annotated[str, typer.Option(help="Beyond loopback only if you ask for it: there is no authentication.")] = "127.0.0.1",
-         journal: Annotated[Path | None, typer.Option(help="The decision log.", show_default="fraud/decisions.sqlite in the cache")] = None,
-         durable: Annotated[bool, typer.Option(help="Survive a power cut too: an fsync a batch.")] = False,
-         redis_url: Annotated[str, typer.Option(envvar="REDIS_URL", help="Keep the windows there, for several replicas.")] = "",
-         engine: Annotated[str, typer.Option(help="compiled | onnx | native")] = "compiled",
-         provider: Annotated[str, typer.Option(help="ONNX Runtime's, for the onnx engine; CUDAExecutionProvider on a GPU.")] = "CPUExecutionProvider",
-         deadline_ms: Annotated[float, typer.Option(help="What waited longer is answered 504 and not scored.")] = 10.0,
-         queue_ms: Annotated[float, typer.Option(help="What would wait longer than this is refused at the door with 503.")] = 4.0,
-         batch_wait_ms: Annotated[float, typer.Option(help="Let a batch wait for more. 0 never waits, and batches under load all the same.")] = 0.0) -> None:
+def main(
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Beyond loopback only if you ask for it: there is no authentication.")] = "127.0.0.1",
+    journal: Annotated[Path | None, typer.Option(help="The decision log.", show_default="fraud/decisions.sqlite in the cache")] = None,
+    durable: Annotated[bool, typer.Option(help="Survive a power cut too: an fsync a batch.")] = False,
+    redis_url: Annotated[str, typer.Option(envvar="REDIS_URL", help="Keep the windows there, for several replicas.")] = "",
+    engine: Annotated[str, typer.Option(help="compiled | onnx | native")] = "compiled",
+    provider: Annotated[
+        str, typer.Option(help="ONNX Runtime's, for the onnx engine; CUDAExecutionProvider on a GPU.")
+    ] = "CPUExecutionProvider",
+    deadline_ms: Annotated[float, typer.Option(help="What waited longer is answered 504 and not scored.")] = 10.0,
+    queue_ms: Annotated[float, typer.Option(help="What would wait longer than this is refused at the door with 503.")] = 4.0,
+    batch_wait_ms: Annotated[
+        float, typer.Option(help="Let a batch wait for more. 0 never waits, and batches under load all the same.")
+    ] = 0.0,
+) -> None:
     """Score card transactions over HTTP on one core until told to stop (Ctrl-C, SIGTERM)."""
     try:
         known = model.load()
-        scorer = {"compiled": lambda: forest.Compiled(known), "native": lambda: forest.Native(known),
-                  "onnx": lambda: forest.Onnx(known, provider=provider)}[engine]()
+        scorer = _scorer(engine, known, provider)
         log = Journal(journal or _place(), durable=durable)
-        windows = (lambda _: RedisWindows(redis_url)) if redis_url else Embedded.resumed
+
+        def windows(events: Iterable[Event]) -> Windows:
+            return RedisWindows(redis_url) if redis_url else Embedded.resumed(events)
+
         line = Pipeline(model=known, scorer=scorer, windows=windows, journal=log)
-    except KeyError:
-        sys.exit(f"fraud service: there is no engine {engine!r}; take compiled, onnx or native")
     except (model.NotReady, forest.WrongDevice, NotAJournal, Unavailable, ValueError, OSError) as reason:
         sys.exit(f"fraud service: {reason}")
     gc.collect()
     gc.freeze()  # what is there stays: later collections need not look at it
-    serve.run(Service(line, Admission(target_s=queue_ms / 1e3), deadline_s=deadline_ms / 1e3, wait_s=batch_wait_ms / 1e3), host=host, port=port)
+    serve.run(
+        Service(line, Admission(target_s=queue_ms / 1e3), deadline_s=deadline_ms / 1e3, wait_s=batch_wait_ms / 1e3), host=host, port=port
+    )
+
+
+def _scorer(engine: str, known: model.Model, provider: str) -> forest.Scorer:
+    if engine == "compiled":
+        return forest.Compiled(known)
+    if engine == "native":
+        return forest.Native(known)
+    if engine == "onnx":
+        return forest.Onnx(known, provider=provider)
+    raise ValueError(f"there is no engine {engine!r}; take compiled, onnx or native")
 
 
 def _place() -> Path:

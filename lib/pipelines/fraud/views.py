@@ -5,7 +5,7 @@ Invalid points are left out of every number and listed by `unfit`. Ratios are of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lib import stats
-from lib.pipelines.fraud.bench import SLA_S, series
+from lib.pipelines.fraud.bench import series
 from lib.pipelines.fraud.pipeline import STAGES
 from lib.pipelines.fraud.session import Session
 
@@ -31,8 +31,16 @@ def points(s: Session, what: str) -> Iterator[dict[str, Any]]:
 
 def unfit(s: Session) -> pd.DataFrame:
     """Points that may not be quoted, or could not be measured, and why."""
-    rows = [{"what": row["what"], "setting": ", ".join(f"{k} {v}" for k, v in _setting(row).items()), "status": row["status"], "why": row["reason"]}
-            for row in s.frame().to_dict("records") if row["status"] != "ok"]
+    rows = [
+        {
+            "what": row["what"],
+            "setting": ", ".join(f"{k} {v}" for k, v in _setting(row).items()),
+            "status": row["status"],
+            "why": row["reason"],
+        }
+        for row in s.frame().to_dict("records")
+        if row["status"] != "ok"
+    ]
     return pd.DataFrame(rows, columns=["what", "setting", "status", "why"])
 
 
@@ -42,9 +50,21 @@ def ladder(s: Session) -> pd.DataFrame:
     for point in points(s, "step"):
         warm, cold = (stats_us(series(s.run, point, what)["ns"]) for what in ("warm", "cold"))
         batch_s = point["samples"]["batch_s"]
-        rows.append({"step": point["step"], "changed": point["facts"]["changed"], "p50": warm["p50"], "lo": warm["lo"], "hi": warm["hi"],
-                     "p99": warm["p99"], "cold": cold["p50"], "cold_lo": cold["lo"], "cold_hi": cold["hi"],
-                     "rows_per_s": point["facts"]["batch_rows"] / float(np.median(batch_s)), "n": warm["n"]})
+        rows.append(
+            {
+                "step": point["step"],
+                "changed": point["facts"]["changed"],
+                "p50": warm["p50"],
+                "lo": warm["lo"],
+                "hi": warm["hi"],
+                "p99": warm["p99"],
+                "cold": cold["p50"],
+                "cold_lo": cold["lo"],
+                "cold_hi": cold["hi"],
+                "rows_per_s": point["facts"]["batch_rows"] / float(np.median(batch_s)),
+                "n": warm["n"],
+            }
+        )
     table = pd.DataFrame(rows, columns=None if rows else ["step", "p50", "rows_per_s"])
     table["times"] = table["p50"].iloc[0] / table["p50"] if len(table) else None
     return table
@@ -52,8 +72,12 @@ def ladder(s: Session) -> pd.DataFrame:
 
 def parity(s: Session) -> pd.DataFrame:
     """Every engine against the native model."""
-    return pd.DataFrame([{"engine": point["step"], **{key: value for key, value in point["facts"].items() if key not in ("host", "series")}}
-                         for point in _measured(s, "parity")])
+    return pd.DataFrame(
+        [
+            {"engine": point["step"], **{key: value for key, value in point["facts"].items() if key not in ("host", "series")}}
+            for point in _measured(s, "parity")
+        ]
+    )
 
 
 def ways(s: Session) -> pd.DataFrame:
@@ -88,87 +112,108 @@ def grid(s: Session) -> pd.DataFrame:
         if middle is not None:
             threads = int(point["threads"])
             name = f"{point['engine']}, {threads} thread{'s' * (threads > 1)}"
-            rows.append({"name": name, "engine": point["engine"], "threads": threads, "rows": int(point["rows"]), "per_s": middle.value, "lo": middle.lo, "hi": middle.hi})
-    return pd.DataFrame(rows, columns=None if rows else ["name", "engine", "threads", "rows", "per_s", "lo", "hi"]).sort_values(["name", "rows"])
+            rows.append(
+                {
+                    "name": name,
+                    "engine": point["engine"],
+                    "threads": threads,
+                    "rows": int(point["rows"]),
+                    "per_s": middle.value,
+                    "lo": middle.lo,
+                    "hi": middle.hi,
+                }
+            )
+    return pd.DataFrame(rows, columns=None if rows else ["name", "engine", "threads", "rows", "per_s", "lo", "hi"]).sort_values(
+        ["name", "rows"]
+    )
 
 
-def loads(s: Session) -> pd.DataFrame:
-    """One row an offered load, over its rounds: ms from schedule at p50, p95, p99 of what was accepted, goodput and answers a second."""
+def model(s: Session) -> pd.DataFrame:
+    """The model's facts, a row each."""
+    facts = s.facts(what="model")
+    told = {
+        "version": facts["version"],
+        "trees": f"{facts['trees']} of up to {facts['leaves']} leaves, {facts['features']} features",
+        "fitted on": f"{facts['trained_on']:,} transactions, the first 70 % of the time",
+        "calibrated on": f"{facts['calibrated_on']:,}, the next 10 %",
+        "average precision": f"{facts['average_precision']:.3f} on the last {facts['judged_on']:,} transactions ({facts['frauds_judged']} frauds)",
+    }
+    return pd.DataFrame({"what": list(told), "value": list(told.values())})
+
+
+def outcomes(s: Session) -> pd.DataFrame:
+    """What each policy would have done and cost on the last fifth of the time."""
+    return pd.DataFrame([{"policy": name, **numbers} for name, numbers in s.facts(what="model")["outcomes"].items()]).rename(
+        columns={"honest_declined": "honest declined", "frauds_missed": "frauds missed", "cost": "cost, units of the amount"}
+    )
+
+
+def logs(s: Session) -> pd.DataFrame:
+    """What a commit costs, by how much it must survive."""
     rows = []
-    valid = pd.DataFrame([*points(s, "load"), *points(s, "target")])
-    if valid.empty:
-        return pd.DataFrame(columns=["rate", "p50", "p95", "p99", "goodput"])
-    valid["share"] = valid.get("share", pd.Series(dtype=float)).fillna(-1.0)
-    valid["throttle"] = valid["throttle"].fillna(False).astype(bool) if "throttle" in valid else False
-    for (share, throttle), group in valid.groupby(["share", "throttle"]):
-        rounds = [_round(s, point) for point in group.to_dict("records")]
-        accepted = np.concatenate([r["accepted_s"] for r in rounds])
-        told = {f"p{int(q * 100)}": stats.quantile(accepted.tolist(), q) for q in (0.5, 0.95, 0.99)}
-        goodput = stats.mean([r["goodput"] for r in rounds])
-        rows.append({"share": None if share < 0 else share, "throttle": bool(throttle), "rate": float(np.mean([r["rate"] for r in rounds])), "rounds": len(rounds),
-                     **{name: None if e is None else e.value * 1e3 for name, e in told.items()},
-                     **{f"{name}_{end}": None if e is None or (v := getattr(e, end)) is None else v * 1e3 for name, e in told.items() for end in ("lo", "hi")},
-                     "goodput": None if goodput is None else goodput.value, "goodput_lo": None if goodput is None else goodput.lo,
-                     "goodput_hi": None if goodput is None else goodput.hi,
-                     **{name: float(np.mean([r[name] for r in rounds])) for name in ("attained", "refused", "lost", "kept", "server_cores", "cpu_us")}})
-    return pd.DataFrame(rows).sort_values(["throttle", "rate"])
-
-
-def capacity(table: pd.DataFrame) -> dict[str, float | None]:
-    """From `loads`: the highest rate at which p99 keeps the SLA with nothing refused or lost, the peak of goodput, and what is left at twice the load."""
-    plain = table[~table["throttle"] & table["share"].notna()] if len(table) else table
-    if plain.empty:
-        return dict.fromkeys(("sustained", "peak", "left", "polite_left"))
-    fine = plain[(plain["p99"] <= SLA_S * 1e3) & (plain["attained"] >= 0.999)]
-    peak = float(plain["goodput"].max())
-    worst, polite = plain.iloc[-1], table[table["throttle"]]
-    return {"sustained": float(fine["rate"].max()) if len(fine) else None, "peak": peak, "most_share": float(worst["share"]), "left": float(worst["goodput"]) / peak,
-            "worst_p99": worst["p99"], "polite_left": float(polite["goodput"].iloc[0]) / peak if len(polite) else None,
-            "polite_p99": polite["p99"].iloc[0] if len(polite) else None}
-
-
-def servers(s: Session) -> pd.DataFrame:
-    """The bake-off: one row a server, the cheapest first; or why it did not serve."""
-    rows = []
-    for row in s.frame().to_dict("records"):
-        if row["what"] == "server":
-            facts = row["facts"] if row["status"] == "ok" else {}
-            rows.append({"server": row["server"], **{key: value for key, value in facts.items() if key not in ("host", "series")}, "why not": row["reason"]})
+    for point in points(s, "log"):
+        told = stats_us(np.asarray(point["samples"]["commit_s"]) * 1e9)
+        rows.append(
+            {
+                "survives": "a power cut (fsync a commit)" if point["durable"] else "the death of the process",
+                "p50, µs": told["p50"],
+                "95 %": _range(told),
+                "p99, µs": told["p99"],
+                "n": told["n"],
+            }
+        )
     return pd.DataFrame(rows)
 
 
-def replay(s: Session, *, windows: str = "embedded", slices: int = 96) -> pd.DataFrame:
-    """The replayed days in slices of event time: transactions a second, ms at p50 and p99, how many missed the SLA."""
-    for point in points(s, "replay"):
-        if point["windows"] == windows:
-            calls = series(s.run, point, "calls")
-            hour = calls["due_us"] / 1e6 * point["speed"] / 3600
-            cut = pd.cut(hour, np.linspace(0, float(hour.max()) + 1e-9, slices + 1), labels=False, include_lowest=True)
-            missed = (calls["latency_us"] < 0) | (calls["latency_us"] > SLA_S * 1e6) | (calls["status"] != 200)
-            grouped = calls.assign(hour=hour, missed=missed).groupby(cut)
-            width_s = float(hour.max()) * 3600 / slices / point["speed"]
-            return pd.DataFrame({"hour": grouped["hour"].mean(), "per_s": grouped.size() / width_s, "p50": grouped["latency_us"].median() / 1e3,
-                                 "p99": grouped["latency_us"].quantile(0.99) / 1e3, "n": grouped.size(), "missed": grouped["missed"].sum()})
-    return pd.DataFrame(columns=["hour", "per_s", "p50", "p99", "n", "missed"])
+def ladder_table(table: pd.DataFrame) -> pd.DataFrame:
+    """`ladder` as a reader wants it."""
+    return pd.DataFrame(
+        {
+            "step": table["step"],
+            "what changed": table["changed"],
+            "one row, µs": table["p50"],
+            "95 %": [_range(row) for row in table.to_dict("records")],
+            "p99": table["p99"],
+            "cold": table["cold"],
+            "× the first": table["times"],
+            "rows/s in batches": table["rows_per_s"],
+            "n": table["n"],
+        }
+    )
 
 
-def stats_us(ns: pd.Series[Any] | NDArray[np.int64]) -> dict[str, float | int | None]:
+def budget(table: pd.DataFrame) -> pd.DataFrame:
+    """`waterfall` as a reader wants it."""
+    return pd.DataFrame(
+        {
+            "stage": table["stage"],
+            "p50, µs": table["p50"],
+            "95 %": [_range(row) for row in table.to_dict("records")],
+            "p99, µs": table["p99"],
+            "budget, µs": table["budget"],
+            "kept": ["yes" if row["p99"] <= row["budget"] else "no" for row in table.to_dict("records")],
+        }
+    )
+
+
+def scenarios(s: Session) -> pd.DataFrame:
+    """LoadGen's results as it reports them."""
+    return pd.DataFrame(
+        [{"scenario": point["scenario"], "scorer": point["system"], **point["facts"]["told"]} for point in points(s, "scenario")]
+    )
+
+
+def stats_us(ns: pd.Series[Any] | NDArray[Any]) -> dict[str, float | int | None]:
     """p50 with its 95 % interval and p99, in µs; None where the sample is too small."""
     values = (np.asarray(ns, dtype=float) / 1e3).tolist()
     middle, tail = stats.median(values), stats.quantile(values, 0.99)
-    return {"p50": middle and middle.value, "lo": middle and middle.lo, "hi": middle and middle.hi, "p99": tail and tail.value, "n": len(values)}
+    of_middle = (None, None, None) if middle is None else (middle.value, middle.lo, middle.hi)
+    return {**dict(zip(("p50", "lo", "hi"), of_middle, strict=True)), "p99": None if tail is None else tail.value, "n": len(values)}
 
 
-def _round(s: Session, point: dict[str, Any]) -> dict[str, Any]:
-    """One round of one load: what was accepted and how late, and the shares of what was not."""
-    calls, facts = series(s.run, point, "calls"), point["facts"]
-    window_s = float(calls["due_us"].iloc[-1]) / 1e6
-    accepted = calls["latency_us"][calls["status"] == 200].to_numpy() / 1e6
-    good = int((accepted <= SLA_S).sum())
-    return {"rate": facts["rate_per_s"], "accepted_s": accepted, "goodput": good / window_s, "attained": good / len(calls),
-            "refused": float((calls["status"] == 503).mean()), "lost": float(calls["status"].isin([0, 504]).mean()),
-            "kept": float((calls["status"] == -1).mean()), "server_cores": facts["server_cpu_s"] / facts["wall_s"],
-            "cpu_us": facts["server_cpu_s"] / max(1, facts["sent"]) * 1e6}
+def _range(row: Mapping[Any, Any]) -> str:
+    """An interval in print."""
+    return "–" if row["lo"] is None or pd.isna(row["lo"]) else f"{row['lo']:.3g}–{row['hi']:.3g}"
 
 
 def _measured(s: Session, what: str) -> Iterator[dict[str, Any]]:
