@@ -4,7 +4,7 @@ SQLite in WAL mode. A batch is one transaction, so a batch costs one commit. Wit
 it survives the death of the process at any instant, and loses at most the last moments to a power cut; `durable` survives that too, for
 an fsync a commit. Checkpoints run on a thread of their own, since their fsyncs would be stalls of the event loop.
 
-Refuses updates and deletions (against mistakes, not malice), a second writer, and files that are not its own. The card's v is not kept.
+Refuses updates and deletions (against mistakes, not malice), a second writer and files that are not its own. The card's v is not kept.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Journal:
     def window(self, seconds: int) -> Iterator[Event]:
         """The events of the last `seconds` of event time, in the order of their decisions: second > newest − seconds."""
         since = self._newest - seconds
-        return self._writer.execute(
+        yield from self._writer.execute(  # a generator: nothing is read, and no snapshot held, where nobody asks
             "select id, second, cents from decisions where second > ? and seq > coalesce("
             "(select seq from milestones where newest <= ? order by seq desc limit 1), 0) order by seq", (since, since))
 
