@@ -1,13 +1,11 @@
-"""HTTP/1.1 for one event loop: httptools reads it, the app answers it, and a bad client harms nobody but itself.
+"""HTTP/1.1 for one event loop: the app answers, in order, and a bad client harms nobody but itself.
 
-Why no framework: at 25,000 requests a second a core has 40 µs for one, and routing, middleware and a task a request take most of
-them. It knows nothing of what is served. Three things make it quick without a parser of its own:
-- a client sends the same head again and again, so a head that httptools has read once is remembered by its bytes (`Server.heads`);
-  a read that holds exactly one request with such a head needs no parsing, anything else is parsed;
-- while the app is `busy`, such a request gets the app's ready-made answer without being looked at any further;
-- time limits are kept by one sweep a second, not by a timer a request.
-Answers leave in the order of the requests. Refuses bodies and heads beyond their limits as soon as they show, slow clients, clients
-that do not read, and more connections than it was told to hold. What an Upgrade offers is not taken: answered, then closed.
+Why no framework: at 25,000 requests a second a core has 40 µs for one, and routing, middleware and a task a request take most of it.
+- A client says the same head again and again: one that was parsed once is remembered by its bytes (`Server.heads`), and a read that is
+  exactly one request with such a head needs no parsing. Anything else is parsed (reader.py).
+- While the app is `busy`, such a request gets the app's ready-made answer without being looked at any further.
+- Time limits are kept by one sweep a second, not by a timer a request.
+Refuses what goes beyond `Limits` as soon as that shows. What an Upgrade offers is not taken: answered, then closed.
 """
 
 from __future__ import annotations
@@ -15,17 +13,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 from http import HTTPStatus
 from time import perf_counter_ns
 from typing import Protocol, cast
 
-import httptools
+from lib.pipelines.reader import Limits, Reader, Request
+
+__all__ = ["App", "Connection", "Limits", "Request", "Server", "listen", "whole"]
 
 JSON = b"application/json"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-PIECE_BYTES = 4096  # fed to the parser at a time: what one read can turn into waiting requests stays small
+PIECE_BYTES = 4096  # parsed at a time: what one read can turn into waiting requests stays small
 PIPELINE = 16  # requests of one connection that may wait before it is read no further
 HEADS, REMEMBERED_BYTES = 1024, 1024  # how many heads are remembered, and how long one may be
 NOTHING = memoryview(b"")
@@ -33,52 +33,16 @@ FAULTS = {
     400: "this is not HTTP/1.1 as RFC 9112 has it",
     408: "the request was not complete in time: send it at once",
     413: "the body is larger than this service takes",
-    431: "the request's head is larger than this service takes",
-    500: "the service failed at this request; it was not answered",
+    431: "the head of the request is larger than this service takes",
+    500: "the service failed at this request",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a client may ask of the server. `request_s`: from a request's first byte to its last; `unread_s`: an answer not taken."""
-
-    body_bytes: int = 65_536
-    head_bytes: int = 8192
-    idle_s: float = 75
-    request_s: float = 10
-    unread_s: float = 10
-    connections: int = 4096
-    sweep_s: float = 1
-
-
-@dataclass(slots=True)
-class Request:
-    """One whole request. Header names are lower case, repeated ones joined by a comma; the headers are shared, so not to be changed."""
-
-    method: bytes
-    path: bytes  # as sent, without the query
-    query: bytes
-    headers: dict[bytes, bytes]
-    body: bytes
-    arrived_ns: int  # perf_counter_ns when its last byte was read
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What httptools made of a head, and how many bytes of body it announces."""
-
-    method: bytes
-    path: bytes
-    query: bytes
-    headers: dict[bytes, bytes]
-    body_bytes: int
 
 
 class App(Protocol):
     """What is served. It is handed one request of a connection at a time and answers it by `connection.answer`, now or later.
 
-    `busy`: None, or a whole HTTP answer for requests that begin with `shed_prefix` (`b"POST /v1/score "`): those of known form then
-    get it without the app being asked, and `sheds` counts them; others still come to `request`, which decides for itself.
+    `busy`: None, or a `whole` answer for requests that begin with `shed_prefix` (`b"POST /v1/score "`): those of known form then get
+    it without the app being asked, and `sheds` counts them; others still come to `request`, which decides for itself.
     """
 
     busy: bytes | None
@@ -89,36 +53,33 @@ class App(Protocol):
 
 
 class Server:
-    """What all connections of one listening socket share. Made by `listen`."""
+    """What the connections of one listening socket share. Made by `listen`."""
 
     def __init__(self, app: App, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         self.app, self.limits, self.loop = app, limits, loop
-        self.heads: dict[bytes, Head] = {}
+        self.heads: dict[bytes, tuple[Request, int]] = {}  # a request without its body, and how long that is
         self.connections: set[Connection] = set()
-        self.port = 0
-        self._listener: asyncio.AbstractServer | None = None
 
     async def open(self, host: str, port: int) -> None:
-        """Listen. Raises OSError when the port is taken or the host is not ours."""
-        listener = await self.loop.create_server(lambda: Connection(self), host, port, reuse_address=True, backlog=self.limits.connections)
-        self._listener, self.port = listener, listener.sockets[0].getsockname()[1]
+        backlog = min(self.limits.connections, 65_535)
+        self._listener = await self.loop.create_server(lambda: Connection(self), host, port, reuse_address=True, backlog=backlog)
+        self.port: int = self._listener.sockets[0].getsockname()[1]
         self._sweeping = self.loop.call_later(self.limits.sweep_s, self._sweep)
 
     def drain(self) -> None:
         """Take no new connection, close the idle ones, and the others as soon as what they asked is answered."""
-        if self._listener is not None:
-            self._listener.close()
+        self._listener.close()
         for connection in tuple(self.connections):
             connection.leave()
 
     @property
     def in_flight(self) -> int:
-        """Connections that still have something to be answered or to be written."""
+        """Connections that still wait for an answer or for the rest of one."""
         return sum(connection.owed for connection in self.connections)
 
     def close(self) -> None:
         """End everything now."""
-        self.drain()
+        self._listener.close()
         self._sweeping.cancel()
         for connection in tuple(self.connections):
             connection.abort()
@@ -126,7 +87,7 @@ class Server:
     def learn(self, head: bytes, request: Request) -> None:
         if len(self.heads) >= HEADS:  # heads that never repeat would fill it: begin anew, as re does with its patterns
             self.heads.clear()
-        self.heads[head] = Head(request.method, request.path, request.query, request.headers, len(request.body))
+        self.heads[head] = replace(request, body=b""), len(request.body)
 
     def _sweep(self) -> None:
         now_ns = perf_counter_ns()
@@ -153,30 +114,24 @@ def whole(status: int, body: bytes, *, content_type: bytes = JSON, headers: byte
 
 
 @cache
-def _fault(status: int) -> bytes:
+def _refusal(status: int) -> bytes:
     return whole(status, json.dumps({"error": FAULTS[status]}).encode(), headers=b"Connection: close\r\n")
 
 
 class Connection(asyncio.Protocol):
     """One client. `alive`: whether an answer can still reach it."""
 
-    __slots__ = ("_advancing", "_app", "_body", "_current", "_deaf", "_expects", "_fault", "_head_bytes", "_headed", "_headers", "_heads",
-                 "_leaving", "_most", "_parser", "_paused", "_raw", "_read_ns", "_server", "_since_ns", "_stuck", "_transport", "_unfed",
-                 "_unfinished", "_url", "_waiting", "alive")  # fmt: skip
+    __slots__ = ("_advancing", "_app", "_current", "_heads", "_leaving", "_paused", "_read_ns", "_reader", "_server", "_since_ns", "_stuck",
+                 "_transport", "_unfed", "_waiting", "alive")  # fmt: skip
 
     def __init__(self, server: Server) -> None:
         self._server, self._app, self._heads = server, server.app, server.heads
-        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._waiting: deque[Request | bytes] = deque()  # read, not handed over yet; bytes are a refusal, after which it ends
+        self._reader = Reader(self._waiting, server.limits)
         self._current: Request | None = None  # with the app
-        self._unfed = NOTHING  # read, not parsed yet, because enough requests wait
-        self._unfinished = self._headed = self._expects = False  # of the request that is being read
-        self._deaf = False  # what still comes is read and thrown away
-        self._leaving = self._stuck = self._paused = self._advancing = False
-        self._raw = self._most = self._head_bytes = 0
-        self._fault = 400
+        self._unfed = NOTHING  # received, not parsed yet, because enough requests wait
+        self._leaving = self._stuck = self._paused = self._advancing = self.alive = False
         self._since_ns = self._read_ns = perf_counter_ns()
-        self.alive = False
 
     def answer(self, status: int, body: bytes, *, content_type: bytes = JSON, headers: bytes = b"") -> None:
         """Answer the request that the app holds; to a client that went away it does nothing.
@@ -188,8 +143,9 @@ class Connection(asyncio.Protocol):
             if self.alive:
                 raise RuntimeError("no request of this connection waits for an answer: was it answered twice?")
             return
-        more = bool(self._waiting or self._unfinished or self._unfed)
-        last = (self._deaf or self._leaving) and not more
+        reader = self._reader
+        more = bool(self._waiting or reader.unfinished or self._unfed)
+        last = (reader.stopped or self._leaving) and not more
         if last:
             headers += b"Connection: close\r\n"
         sent = b"" if request.method == b"HEAD" else body  # its length is told all the same
@@ -202,7 +158,7 @@ class Connection(asyncio.Protocol):
     @property
     def owed(self) -> bool:
         """Whether the client still waits for something that it asked, or for the rest of an answer."""
-        asked = self._current is not None or bool(self._waiting) or self._unfinished
+        asked = self._current is not None or bool(self._waiting) or self._reader.unfinished
         return asked or self._transport.get_write_buffer_size() > 0
 
     def leave(self) -> None:
@@ -223,7 +179,7 @@ class Connection(asyncio.Protocol):
                 self.abort()
         elif self._current is not None or self._waiting:
             self._since_ns = now_ns  # our time, not the client's
-        elif self._unfinished:
+        elif self._reader.unfinished:
             if waited_s > limits.request_s:
                 self._refuse(408)
                 self._advance()
@@ -241,34 +197,37 @@ class Connection(asyncio.Protocol):
         self._server.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.alive = False
-        self._current = self._parser = None  # the parser holds us as we hold it
+        self.alive, self._current = False, None
         self._waiting.clear()
+        self._deafen()
         self._server.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
         self._read_ns = now_ns = perf_counter_ns()
-        if self._deaf:
+        reader, end = self._reader, 0
+        if reader.stopped:
             return
-        end = 0
-        if self._current is None and not self._unfinished and not self._waiting:
+        if self._current is None and not reader.unfinished and not self._waiting:
             end = data.find(b"\r\n\r\n") + 4
-            head = self._heads.get(data[:end])
-            if head is not None and len(data) == end + head.body_bytes:
+            known = self._heads.get(data[:end])
+            if known is not None and len(data) == end + known[1]:
                 self._since_ns = now_ns
                 busy = self._app.busy
                 if busy is not None and data.startswith(self._app.shed_prefix):
                     self._app.sheds += 1
                     self._transport.write(busy)
                 else:
-                    self._hand(Request(head.method, head.path, head.query, head.headers, data[end:], now_ns))
+                    like = known[0]
+                    self._hand(Request(like.method, like.path, like.query, like.headers, data[end:], now_ns))
                 return
         self._unfed = memoryview(data)
         self._feed()
-        if 4 <= end <= REMEMBERED_BYTES and len(self._waiting) == 1 and not self._deaf and not self._unfinished:
+        if self._waiting or reader.began_ns == now_ns:
+            self._since_ns = now_ns
+        if 4 <= end <= REMEMBERED_BYTES and len(self._waiting) == 1 and not reader.stopped and not reader.unfinished:
             request = self._waiting[0]
             # A body that is exactly what follows the blank line came with a plain Content-Length: chunks would be longer than it.
-            if isinstance(request, Request) and len(request.body) == len(data) - end and b"expect" not in request.headers:
+            if isinstance(request, Request) and len(request.body) == len(data) - end:
                 self._server.learn(data[:end], request)
         self._advance()
 
@@ -285,76 +244,19 @@ class Connection(asyncio.Protocol):
         self._stuck, self._since_ns = False, perf_counter_ns()
         self._advance()
 
-    # What the parser calls
-
-    def on_message_begin(self) -> None:
-        if self._deaf:
-            raise ValueError("there is something after the last request")
-        self._unfinished, self._headed, self._expects = True, False, False
-        self._url, self._headers, self._body = b"", {}, b""
-        self._raw, self._head_bytes, self._most = 0, 0, self._server.limits.head_bytes
-        self._since_ns = self._read_ns
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-        self._count(len(url))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value) + 4)
-        if not self._headed:  # a trailer is no header: it must not change what the head said
-            name = name.lower()
-            before = self._headers.get(name)
-            self._headers[name] = value if before is None else before + b", " + value
-
-    def on_headers_complete(self) -> None:
-        limits = self._server.limits
-        if int(self._headers.get(b"content-length", b"0")) > limits.body_bytes:
-            self._fault = 413
-            raise ValueError("body too large")
-        self._headed, self._most = True, limits.head_bytes + 8 * limits.body_bytes  # chunks of a few bytes are mostly frame
-        self._expects = self._headers.get(b"expect", b"").lower() == b"100-continue"
-
-    def on_body(self, body: bytes) -> None:
-        self._expects = False
-        self._body = self._body + body if self._body else body
-        if len(self._body) > self._server.limits.body_bytes:
-            self._fault = 413
-            raise ValueError("body too large")
-
-    def on_message_complete(self) -> None:
-        self._unfinished = False
-        self._since_ns = self._read_ns
-        parser = self._parser
-        assert parser is not None
-        path, _, query = self._url.partition(b"?")
-        self._waiting.append(Request(parser.get_method(), path, query, self._headers, self._body, self._read_ns))
-        # HTTP/1.0 counts the end of the connection as the end of the answer unless told otherwise: it always gets that.
-        self._deaf = not parser.should_keep_alive() or parser.get_http_version() != "1.1"
-
     # From bytes to requests to the end
 
-    def _count(self, head_bytes: int) -> None:
-        self._head_bytes += head_bytes
-        if self._head_bytes > self._server.limits.head_bytes:
-            self._fault = 431
-            raise ValueError("head too large")
-
     def _feed(self) -> None:
-        """Parse what was read, until enough requests wait."""
-        while self._unfed and not self._deaf and self._parser is not None and len(self._waiting) <= PIPELINE:
+        """Parse what was received, until enough requests wait."""
+        reader = self._reader
+        while self._unfed and not reader.stopped and len(self._waiting) <= PIPELINE:
             piece, self._unfed = self._unfed[:PIECE_BYTES], self._unfed[PIECE_BYTES:]
-            self._raw += len(piece)  # of what is unfinished: a piece in which a message begins is not counted
-            try:
-                self._parser.feed_data(piece)
-            except httptools.HttpParserUpgrade:
-                self._deafen()
-            except httptools.HttpParserError:  # also what the callbacks above raise
-                if self._deaf:
-                    self._deafen()
-                else:
-                    self._refuse(self._fault)
-            if self._unfinished and self._raw > self._most:
-                self._refuse(413 if self._headed else 431)
+            reader.feed(piece, read_ns=self._read_ns)
+        if reader.fault is not None:
+            self._refuse(reader.fault)
+            reader.fault = None
+        elif reader.stopped:
+            self._deafen()
 
     def _advance(self) -> None:
         """Hand over and parse by turns, until the app keeps a request or there is none left."""
@@ -365,8 +267,8 @@ class Connection(asyncio.Protocol):
             self._hand(self._waiting.popleft())
             self._feed()
         self._advancing = False
-        if self._expects and self._unfinished and self.alive and self._current is None and not self._waiting:
-            self._expects = False
+        if self._reader.expects and self._reader.unfinished and self._current is None:
+            self._reader.expects = False
             self._transport.write(CONTINUE)
         self._flow()
 
@@ -382,7 +284,7 @@ class Connection(asyncio.Protocol):
             self._server.loop.call_exception_handler({"message": "the app failed at a request", "exception": error})
             if self._current is request:
                 self._current = None
-                self._transport.write(_fault(500))
+                self._transport.write(_refusal(500))
             self._end()
 
     def _flow(self) -> None:
@@ -398,10 +300,11 @@ class Connection(asyncio.Protocol):
     def _refuse(self, status: int) -> None:
         """Answer what was asked before, then this, then end."""
         self._deafen()
-        self._waiting.append(_fault(status))
+        self._waiting.append(_refusal(status))
 
     def _deafen(self) -> None:
-        self._deaf, self._unfinished, self._unfed = True, False, NOTHING
+        self._reader.stop()
+        self._unfed = NOTHING
 
     def _hang_up(self) -> None:
         self.alive = False

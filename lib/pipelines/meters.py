@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from math import inf
+from math import inf, isfinite
 from typing import Protocol
 
 Labels = tuple[str, ...]
@@ -76,7 +76,12 @@ class Buckets:
         self.total += value * n
 
     def quantile(self, q: float) -> float | None:
-        """As Prometheus' histogram_quantile: linear inside the bucket, the last bound for what lies beyond; None when empty."""
+        """As Prometheus' histogram_quantile: linear inside the bucket, the last bound for what lies beyond; None when empty.
+
+        Raises ValueError unless 0 ≤ q ≤ 1.
+        """
+        if not 0 <= q <= 1:
+            raise ValueError(f"no quantile {q}: it must lie between 0 and 1")
         rank, below, lower = q * sum(self.counts), 0, 0.0
         if not sum(self.counts):
             return None
@@ -93,8 +98,8 @@ class Histogram:
     kind = "histogram"
 
     def __init__(self, name: str, help: str, bounds: Sequence[float], labels: Labels = (), children: Sequence[Labels] = ()) -> None:
-        if not bounds or list(bounds) != sorted(set(bounds)):
-            raise ValueError(f"{name}: bounds must rise, at least one: {bounds}")
+        if not bounds or list(bounds) != sorted(set(bounds)) or not all(map(isfinite, bounds)):
+            raise ValueError(f"{name}: bounds must rise, at least one, all finite: {bounds}")
         self.name, self.help, self._labels = name, help, labels
         self._children = {values: Buckets(bounds) for values in children or ((),)}
 
@@ -109,7 +114,8 @@ class Histogram:
             for bound, count in zip((*child.bounds, inf), child.counts, strict=True):
                 seen += count
                 out.append(f"{self.name}_bucket{_labelled((*self._labels, 'le'), (*values, _number(bound)))} {seen}")
-            out += [f"{self.name}_sum{_labelled(self._labels, values)} {_number(child.total)}", f"{self.name}_count{_labelled(self._labels, values)} {seen}"]
+            told = _labelled(self._labels, values)
+            out += [f"{self.name}_sum{told} {_number(child.total)}", f"{self.name}_count{told} {seen}"]
         return out
 
 
@@ -132,4 +138,6 @@ def _escaped(told: str, *, quotes: bool = False) -> str:
 
 
 def _number(value: float) -> str:
-    return "+Inf" if value == inf else repr(float(value)) if value != int(value) else str(int(value))
+    if not isfinite(value):
+        return "NaN" if value != value else "+Inf" if value > 0 else "-Inf"
+    return str(int(value)) if value == int(value) and abs(value) < 2**53 else repr(float(value))
