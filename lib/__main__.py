@@ -11,6 +11,7 @@ from rich.console import Console
 
 from lib import home, install, machine, readme, report
 from lib.llm import contender, weights
+from lib.pipelines.fraud import model as fraud
 from lib.session import MODES, PROFILES
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -33,7 +34,10 @@ def run(only: Only = [], profile: Profile = "quick", mode: Mode = "auto", engine
     wanted = [name for name in engines.split(",") if name]
     paths = _checked(only, profile, mode, wanted)
     if mode != "recorded":
-        _prepare(wanted, model, must=mode == "live" or model != EMBEDDED)
+        if any(path.stem[:2] in ("00", "10") for path in paths):
+            _prepare_llm(wanted, model, must=mode == "live" or model != EMBEDDED)
+        if any(path.stem.startswith("01") for path in paths):
+            _prepare_fraud(must=mode == "live")
     parameters = {"profile": profile, "mode": mode, "engines": wanted, "model": model, "fresh": fresh}
     status = _report(paths, parameters, out=home.REPORT / "notebooks", figures=home.REPORT / "figures")
     sys.exit(status)
@@ -62,23 +66,35 @@ def _checked(only: list[str], profile: str, mode: str, engines: list[str]) -> li
         _refuse(str(unknown))
 
 
-def _prepare(engines: list[str], model: str, *, must: bool) -> None:
+def _prepare_llm(engines: list[str], model: str, *, must: bool) -> None:
     """Engines and weights: built once a machine. What cannot be built becomes a row of the report, and the rest goes on.
 
     `must`: without weights nothing goes on, for a model that was asked for is not silently another's record.
     """
-    for name in install.names():
-        if engines and name not in engines:
-            continue
-        got = install.provision(name, say=_say)
-        if isinstance(got, install.Missing):
-            _say(f"{name} is left out: {got.reason}")
+    _provision([name for name in install.names("llm") if not engines or name in engines])
     try:
         weights.named(model, say=_say)
     except weights.NotReady as reason:
         if must:
             _refuse(str(reason))
         _say(f"The weights are not ready: {reason}")
+
+
+def _prepare_fraud(*, must: bool) -> None:
+    """The servers of the bake-off, the baseline's environment, and the model."""
+    _provision(install.names("fraud"))
+    try:
+        fraud.build(say=_say)
+    except fraud.NotReady as reason:
+        if must:
+            _refuse(str(reason))
+        _say(f"The fraud model is not ready: {reason}")
+
+
+def _provision(names: list[str]) -> None:
+    for name in names:
+        if isinstance(got := install.provision(name, say=_say), install.Missing):
+            _say(f"{name} is left out: {got.reason}")
 
 
 def _report(paths: list[Path], parameters: dict[str, Any], *, out: Path, figures: Path) -> int:

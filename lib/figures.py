@@ -263,6 +263,14 @@ def claim(sentence: str, *, otherwise: str | None = None, **values: Any) -> None
     _display({"text/markdown": f"> **{text}**", "text/plain": text}, {"claim": True})
 
 
+def said(sentence: str, **values: Any) -> str:
+    """`sentence` filled, for a figure's title; where a value is unknown, the reason why nothing can be said."""
+    try:
+        return filled(sentence, **values)
+    except NotMeasured as missing:
+        return f"Nothing can be claimed here: {missing}"
+
+
 def filled(sentence: str, **values: Any) -> str:
     """`sentence.format(**values)`, but NotMeasured when a field it quotes is absent, None, NaN or infinite."""
     quoted = f"the claim {sentence!r} quotes"

@@ -24,11 +24,11 @@ LAYERS = (
     {"lib.machine", "lib.sampler", "lib.audit"},
     {"lib.session", "lib.monitoring"},
     {"lib.llm", "lib.pipelines"},
-    {"lib.press", "lib.figures", "lib.report"},
+    {"lib.press", "lib.figures", "lib.charts", "lib.report"},
     {"lib.readme", "lib.__main__"},
 )  # fmt: skip
-LATE = {"torch", "vllm", "onnxruntime", "transformers"}
-CHARTS = {"lib.press", "lib.figures", "lib.report"}
+LATE = {"torch", "vllm", "onnxruntime", "transformers", "lightgbm", "sklearn", "daal4py", "lleaves", "treelite", "tl2cgen", "mlperf_loadgen"}
+CHARTS = {"lib.press", "lib.figures", "lib.charts", "lib.report"}
 MOST_LINES, MOST_BYTES = 320, 2_000_000
 
 

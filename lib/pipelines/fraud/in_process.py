@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lib.pipelines.fraud import bench, forest, ladder, parity, scenarios, shipped
+from lib.pipelines.fraud import bench, forest, ladder, levels, parity, scenarios, shipped
 from lib.pipelines.fraud.bench import Found, Plan, Skipped, keep
 from lib.pipelines.fraud.data import ledger
 from lib.pipelines.fraud.journal import Journal
@@ -138,12 +138,13 @@ def ways() -> dict[str, Callable[[Model, Path], Any]]:
 
 
 def _model(model: Model) -> Found:
-    whole, facts = ledger(), model.facts
-    unseen = slice(facts["trained_on"] + facts["calibrated_on"], None)
-    p = probability(forest.Native(model).margins(np.ascontiguousarray(model.rows()[unseen])), model.calibration)
-    part, costs = whole[unseen], Costs()
-    told = {name: outcome(verdicts, part.amount, part.fraud, costs) for name, verdicts in policies(p, part.amount, costs).items()}
-    return Found({}, {**facts, "version": model.version, "outcomes": told, "costs": asdict(costs)}, {})
+    whole, facts, costs = ledger(), model.facts, Costs()
+    fitted, known = facts["trained_on"], facts["trained_on"] + facts["calibrated_on"]
+    scores = probability(forest.Native(model).margins(np.ascontiguousarray(model.rows())), model.calibration)
+    unseen, p = whole[slice(known, None)], scores[known:]
+    told = {name: outcome(verdicts, unseen.amount, unseen.fraud, costs) for name, verdicts in policies(p, unseen.amount, costs).items()}
+    moved = levels.drift(scores, whole.second, slice(fitted, known))
+    return Found({}, {**facts, "version": model.version, "outcomes": told, "costs": asdict(costs), "drift": moved}, {})
 
 
 def _parity(model: Model, step: ladder.Step) -> Found:

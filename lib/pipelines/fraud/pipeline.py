@@ -28,6 +28,7 @@ from lib.pipelines.fraud.windows import Event, Stats, Unavailable, Windows
 
 STAGES = ("parse", "history", "features", "inference", "verdict", "log", "answer")
 LATE_S, AHEAD_S = 3600, 86_400  # a time outside of these, against the newest one, would see or make a wrong history
+PAUSE_NS = 1_000_000_000  # between attempts at a full log: each that fails takes its batch out of the history again
 WORDS = {verdict: verdict.name.lower() for verdict in Verdict}
 
 
@@ -85,6 +86,8 @@ class Pipeline:
     ) -> None:
         """`windows` makes them from the events of the last hour; `capacity`: rows a batch; `remembered`: ids that stay idempotent."""
         self.model, self.scorer, self.journal, self.costs, self.capacity = model, scorer, journal, costs, capacity
+        self._full: Reply | None = None  # what is answered while the log has no room
+        self._again_ns = 0
         self.stamps_ns: tuple[int, ...] = ()  # of the last batch: its start, then the end of each of STAGES
         self._resume = windows
         self.windows = windows(journal.window(LATE_S))
@@ -109,9 +112,9 @@ class Pipeline:
         replies: list[Reply | None] = [None] * len(bodies)
         fresh, again = self._parse(bodies, replies)
         stamp(perf_counter_ns())
-        failed = None
+        failed = self._full if perf_counter_ns() < self._again_ns else None
         try:
-            history = self.windows.observe([(t.id, int(t.time), t.cents) for _, t in fresh]) if fresh else []
+            history = self.windows.observe([(t.id, int(t.time), t.cents) for _, t in fresh]) if fresh and not failed else []
         except Unavailable as error:  # other statistics in their place would be other decisions
             failed, history = Reply(503, Refused(503, "no_history", str(error)).body()), []
         stamp(perf_counter_ns())
@@ -191,9 +194,12 @@ class Pipeline:
             if decisions:
                 self.journal.append(decisions)
         except JournalFull as error:
+            self._full, self._again_ns = Reply(503, Refused(503, "log_full", str(error)).body()), perf_counter_ns() + PAUSE_NS
             self.windows.close()
             self.windows = self._resume(self.journal.window(LATE_S))
-            return Reply(503, Refused(503, "log_full", str(error)).body())
+            self._newest = self.windows.newest()
+            return self._full
+        self._full = None
         return None
 
     def _repeated(self, one: Transaction) -> Reply | None:

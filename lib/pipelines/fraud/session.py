@@ -18,7 +18,6 @@ from lib.pipelines.fraud.model import Model
 from lib.session import Opened, checked, opened
 
 
-
 @dataclass(frozen=True, slots=True)
 class Session:
     """`model` is None where nothing is measured."""

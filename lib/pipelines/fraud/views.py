@@ -133,7 +133,7 @@ def model(s: Session) -> pd.DataFrame:
     facts = s.facts(what="model")
     told = {
         "version": facts["version"],
-        "trees": f"{facts['trees']} of up to {facts['leaves']} leaves, {facts['features']} features",
+        "trees": f"{facts['trees']} of up to 31 leaves, {facts['features']} features",
         "fitted on": f"{facts['trained_on']:,} transactions, the first 70 % of the time",
         "calibrated on": f"{facts['calibrated_on']:,}, the next 10 %",
         "average precision": f"{facts['average_precision']:.3f} on the last {facts['judged_on']:,} transactions ({facts['frauds_judged']} frauds)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,8 @@ class Full(Journal):
         super().append(decisions)
 
 
-def test_without_room_in_the_log_nothing_is_answered_or_counted(tmp_path: Path) -> None:
+def test_without_room_in_the_log_nothing_is_answered_or_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSE_NS", 10**8)
     log = Full(tmp_path / "decisions.sqlite")
     line = pipeline(tmp_path, journal=log)
     line.decide([body("a")])
@@ -144,6 +146,8 @@ def test_without_room_in_the_log_nothing_is_answered_or_counted(tmp_path: Path) 
     assert [reply.status for reply in replies] == [503, 400, 503, 200]
     assert told(replies[0])["error"]["code"] == "log_full"
     log.full = False
+    assert line.decide([body("c")])[0].status == 503  # it does not try again at once
+    sleep(0.11)
     assert line.windows.observe([("x", 0, 1)])[0][0] == 1
     assert line.decide([body("b")])[0].status == 200
     assert logged(line) == ["a", "b"]
