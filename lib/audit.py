@@ -69,7 +69,7 @@ def client_lag(lag_s: Sequence[float], *, budget_s: float) -> str | None:
     worst = float(np.quantile(lag_s, 0.99))
     if worst <= budget_s:
         return None
-    return f"the client lagged {worst * 1e3:.1f} ms (p99), {budget_s * 1e3:.0f} ms are allowed"
+    return f"the client lagged {worst * 1e3:.1f} ms (p99), {budget_s * 1e3:g} ms are allowed"
 
 
 def lengths(output_tokens: Sequence[int | None], asked: int, prompt_tokens: Sequence[int | None],

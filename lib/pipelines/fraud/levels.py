@@ -65,4 +65,5 @@ def drifts(s: Session) -> pd.DataFrame:
 def drifted(table_: pd.DataFrame) -> dict[str, float]:
     """How many slices are beyond chance, and the largest."""
     worst = table_.sort_values("psi").iloc[-1]
-    return {"slices": len(table_), "beyond": int((table_["psi"] > table_["bound"]).sum()), "worst": float(worst["psi"]), "hour": float(worst["hour"])}
+    beyond = int((table_["psi"] > table_["bound"]).sum())
+    return {"slices": len(table_), "beyond": beyond, "worst": float(worst["psi"]), "hour": float(worst["hour"])}

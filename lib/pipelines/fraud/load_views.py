@@ -36,7 +36,7 @@ def client(s: Session) -> pd.DataFrame:
 
 
 def loads(s: Session) -> pd.DataFrame:
-    """One row an offered load, its rounds together: ms from schedule at p50, p95, p99 of what was accepted; goodput a second (Student t)."""
+    """One row an offered load, its rounds together: ms from schedule of what was accepted; goodput a second (Student t)."""
     rows = []
     for what in ("load", "target"):
         groups: dict[tuple[Any, bool], list[dict[str, Any]]] = {}

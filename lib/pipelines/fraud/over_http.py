@@ -15,10 +15,11 @@ from typing import Any
 
 import httpx
 
+from lib import record
 from lib.pipelines import arrivals, calibration
 from lib.pipelines.caller import Caller
 from lib.pipelines.fraud import bench, contestants
-from lib.pipelines.fraud.bench import LOAD_CORES, SERVER_CORES, Found, Plan, keep, poisson, serving
+from lib.pipelines.fraud.bench import Found, Plan, Skipped, cores, keep, poisson, serving
 from lib.pipelines.fraud.data import ledger
 from lib.pipelines.fraud.replay import Replay
 from lib.pipelines.fraud.session import Session, logs
@@ -31,14 +32,26 @@ CLIENT_RATES = (2_000.0, 10_000.0, 20_000.0, 40_000.0)
 STREAMS = 64
 
 
+def able(s: Session) -> bool:
+    """Whether anything is measured here through a door: with a model, and with a processor for each side. The latter's lack is a row."""
+    if s.model is None:
+        return False
+    try:
+        cores()
+    except Skipped as reason:
+        s.run.add(record.Point({"what": "door"}, "skipped", str(reason)))
+        return False
+    return True
+
+
 def client(s: Session, plan: Plan) -> None:
     """The load client against a server that does nothing: the floor below which no latency of ours can be seen."""
     setting = {"what": "client"}
-    if s.model is None or s.run.measured(setting):
+    if not able(s) or s.run.measured(setting):
         return
 
     def measured() -> Found:
-        table = calibration.calibrate(CLIENT_RATES, logs=logs(), seconds=min(2.0, plan.load_s), server=SERVER_CORES, client=LOAD_CORES)
+        table = calibration.calibrate(CLIENT_RATES, logs=logs(), seconds=min(2.0, plan.load_s), server=cores()[0], client=cores()[1])
         lost = int(table["unanswered"].sum())
         rows = table.astype(object).where(table.notna(), None).to_dict("records")
         return Found({}, {"table": rows}, {"6 books": f"{lost} requests were not answered" if lost else None})
@@ -48,7 +61,7 @@ def client(s: Session, plan: Plan) -> None:
 
 def servers(s: Session, plan: Plan) -> None:
     """The same scoring task behind each server, one after another on one core."""
-    if s.model is None:
+    if not able(s):
         return
     with Progress(len(contestants.NAMES), "serving with others") as progress:
         for name in contestants.NAMES:
@@ -58,14 +71,14 @@ def servers(s: Session, plan: Plan) -> None:
 
 def loads(s: Session, plan: Plan) -> None:
     """Throughput of a closed loop, then Poisson arrivals at shares of it, at the target rate, and twice too much with a polite client."""
-    if s.model is None:
+    if not able(s):
         return
     closed: Step = {"what": "closed", "streams": STREAMS}
     todo = [step for step in (closed, *_steps(plan)) if s.run.measured(step) is None]
     if not todo:
         return
     stream = Replay(ledger(), f"load-{s.run.run_id}")
-    with serving() as server, Caller(cores=LOAD_CORES) as caller, Progress(len(todo), "asking the service") as progress:
+    with serving() as server, Caller(cores=cores()[1]) as caller, Progress(len(todo), "asking the service") as progress:
         caller.closed(server.port, stream.requests(5_000), 16, 0.5)  # first touch of code, caches and sockets
         for step in todo:
             if step is closed:
@@ -96,14 +109,14 @@ def _load(s: Session, caller: Caller, server: Process, stream: Replay, step: Ste
 
 def waits(s: Session, plan: Plan) -> None:
     """Does it pay to wait for a batch? Never waiting beside 2 ms, at a low load and at the target."""
-    if s.model is None:
+    if not able(s):
         return
     stream = Replay(ledger(), f"wait-{s.run.run_id}")
     for wait_ms in (0, 2):
         steps: list[Step] = [{"what": "wait", "wait_ms": wait_ms, "rate": rate} for rate in (500, TARGET_PER_S)]
         todo = [step for step in steps if s.run.measured(step) is None]
         if todo:
-            with serving("--batch-wait-ms", str(wait_ms)) as server, Caller(cores=LOAD_CORES) as caller:
+            with serving("--batch-wait-ms", str(wait_ms)) as server, Caller(cores=cores()[1]) as caller:
                 caller.closed(server.port, stream.requests(5_000), 16, 0.5)
                 for step in todo:
                     ask = partial(poisson, caller, server, stream.requests, float(step["rate"]), plan.load_s, seed=0)
@@ -112,7 +125,7 @@ def waits(s: Session, plan: Plan) -> None:
 
 def replayed(s: Session, plan: Plan) -> None:
     """The two days as they were, `speed` times as fast, with the embedded windows and with Redis."""
-    if s.model is None:
+    if not able(s):
         return
     for store in ("embedded", "redis"):
         keep(s.run, {"what": "replay", "windows": store, "speed": plan.speed}, partial(_replayed, plan, store))
@@ -120,13 +133,13 @@ def replayed(s: Session, plan: Plan) -> None:
 
 def killed(s: Session, plan: Plan) -> None:
     """kill -9 in the middle of a load, a restart on the same log, and every request once more."""
-    if s.model is not None:
-        keep(s.run, {"what": "kill"}, lambda: _killed(2_000, max(1.0, min(3.0, plan.load_s))))
+    if able(s):
+        keep(s.run, {"what": "kill"}, partial(_killed, 2_000, max(1.0, min(3.0, plan.load_s))), timed=False)
 
 
 def _server(s: Session, plan: Plan, name: str) -> Found:
     assert s.model is not None
-    return contestants.bake(name, s.model.root / "forest.so", seconds=plan.servers_s, logs=logs(), server=SERVER_CORES, client=LOAD_CORES)
+    return contestants.bake(name, s.model.root / "forest.so", seconds=plan.servers_s, logs=logs(), server=cores()[0], client=cores()[1])
 
 
 def _replayed(plan: Plan, store: str) -> Found:
@@ -136,7 +149,7 @@ def _replayed(plan: Plan, store: str) -> Found:
     due_ns = arrivals.replay(seconds, speed=plan.speed, seed=0)
 
     def asked(server: Process) -> Found:
-        with Caller(cores=LOAD_CORES) as caller:
+        with Caller(cores=cores()[1]) as caller:
             return bench.loaded(server, lambda: caller.run(server.port, requests, due_ns, timeout_s=2))
 
     if store == "embedded":
@@ -149,7 +162,7 @@ def _replayed(plan: Plan, store: str) -> Found:
 def _killed(rate: int, seconds: float) -> Found:
     requests = Replay(ledger(), "kill").requests(round(rate * seconds))
     due_ns = arrivals.poisson(rate, len(requests), seed=0)
-    with tempfile.TemporaryDirectory(prefix="fraud-kill-") as scratch, Caller(cores=LOAD_CORES) as caller:
+    with tempfile.TemporaryDirectory(prefix="fraud-kill-") as scratch, Caller(cores=cores()[1]) as caller:
         log = Path(scratch) / "decisions.sqlite"
         with serving(journal=log) as server:
             strike = threading.Timer(seconds / 2, lambda: server.signal(signal.SIGKILL))
