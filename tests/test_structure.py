@@ -27,7 +27,8 @@ LAYERS = (
     {"lib.press", "lib.figures", "lib.charts", "lib.report"},
     {"lib.readme", "lib.__main__"},
 )  # fmt: skip
-LATE = {"torch", "vllm", "onnxruntime", "transformers", "lightgbm", "sklearn", "daal4py", "lleaves", "treelite", "tl2cgen", "mlperf_loadgen"}
+LATE = {"torch", "vllm", "onnxruntime", "transformers", "lightgbm", "sklearn", "daal4py", "lleaves", "treelite", "tl2cgen",
+        "mlperf_loadgen"}  # fmt: skip
 CHARTS = {"lib.press", "lib.figures", "lib.charts", "lib.report"}
 MOST_LINES, MOST_BYTES = 320, 2_000_000
 

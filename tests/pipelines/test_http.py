@@ -40,6 +40,8 @@ class App:
         if request.path == b"/later":
             self.kept.append((connection, request))
         elif request.path == b"/broken":
+            if request.body:
+                connection.answer(200, request.body)
             raise ZeroDivisionError
         else:
             connection.answer(200, request.path + b"|" + request.body)
@@ -111,6 +113,7 @@ def answers(raw: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
+SCORE = post("/score", b"x", headers="X-More: 1\r\n")
 ONE = post("/a?b=c&d", b'{"n": 1}\r\n\r\nx', headers="X-Two: 1\r\nx-two: 2\r\n")
 
 
@@ -246,6 +249,26 @@ def test_the_largest_that_is_allowed_is_taken() -> None:
     assert [status for status, _ in answers(transport.out)] == [200]
 
 
+def test_a_body_that_looks_like_a_known_request_is_a_body() -> None:
+    connection, transport, _ = connected(app := App())
+    connection.data_received(SCORE)
+    connection.data_received(b"POST /outer HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(SCORE))
+    connection.data_received(SCORE)
+    assert [request.path for request in app.seen] == [b"/score", b"/outer"]
+    assert answers(transport.out)[1:] == [(200, b"/outer|" + SCORE)]
+
+
+def test_a_byte_now_and_then_does_not_make_a_request_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = perf_counter_ns()
+    connection, transport, _ = connected(App())
+    for second, byte in enumerate(ONE[:12]):
+        monkeypatch.setattr("lib.pipelines.http.perf_counter_ns", lambda second=second: now + second * NS)
+        connection.data_received(bytes([byte]))
+        connection.sweep(now + second * NS)
+        assert bool(transport.out) == (second > 10)
+    assert answers(transport.out)[0][0] == 408
+
+
 def test_time_limits() -> None:
     now = perf_counter_ns()
     idle, transport, _ = connected(App())
@@ -255,8 +278,7 @@ def test_time_limits() -> None:
     assert transport.closed and not transport.out
 
     slow, transport, _ = connected(App())
-    for byte in post("/a", b"x")[:-1]:
-        slow.data_received(bytes([byte]))  # each byte in time does not make the request in time
+    slow.data_received(ONE[:-1])
     slow.sweep(now + 9 * NS)
     assert not transport.out
     slow.sweep(now + 12 * NS)
@@ -294,7 +316,9 @@ def test_expect_100_is_told_to_go_on_when_it_is_its_turn() -> None:
     connection, transport, _ = connected(app := App())
     wary = post("/a", b"body", headers="Expect: 100-continue\r\n")
     connection.data_received(wary[:-4])
-    assert answers(transport.out) == [(100, b"")]
+    connection.pause_writing()
+    connection.resume_writing()
+    assert answers(transport.out) == [(100, b"")]  # once
     connection.data_received(wary[-4:])
     connection.data_received(post("/later") + wary[:-4])
     assert answers(transport.out) == [(100, b""), (200, b"/a|body")]
@@ -316,6 +340,7 @@ def test_the_connection_stays_unless_it_is_to_close(raw: bytes, closes: bool) ->
     connection, transport, _ = connected(app := App())
     connection.data_received(raw + post("/b"))
     assert [request.path for request in app.seen] == ([b"/a"] if closes else [b"/a", b"/b"])
+    assert [status for status, _ in answers(transport.out)] == [200] * len(app.seen)
     assert transport.ended == closes == (b"\r\nConnection: close\r\n" in transport.out)
     assert connection.alive != closes
 
@@ -347,9 +372,9 @@ def test_what_the_app_breaks_costs_one_connection() -> None:
     assert [status for status, _ in answers(transport.out)] == [200, 500]
     assert transport.ended and len(app.seen) == 2
     assert isinstance(said[0]["exception"], ZeroDivisionError)
-
-
-SCORE = post("/score", b"x", headers="X-More: 1\r\n")
+    connection, transport, _ = connected(app, server)
+    connection.data_received(post("/broken", b"answered first"))
+    assert answers(transport.out) == [(200, b"answered first")]
 
 
 def test_a_busy_app_is_not_asked() -> None:

@@ -92,7 +92,9 @@ def test_an_id_used_by_another_transaction_is_a_conflict(line: Pipeline, other: 
     assert logged(line) == ["a"]
 
 
-@pytest.mark.parametrize(("time", "status"), [(10_000 - 3_599, 200), (10_000 - 3_600, 422), (9_000, 200), (10_000 + 86_400, 200), (10_000 + 86_401, 422)])
+@pytest.mark.parametrize(
+    ("time", "status"), [(10_000 - 3_599, 200), (10_000 - 3_600, 422), (9_000, 200), (10_000 + 86_400, 200), (10_000 + 86_401, 422)]
+)
 def test_a_clock_that_runs_wrong_is_refused_where_it_would_spoil_the_history(line: Pipeline, time: int, status: int) -> None:
     line.decide([body("a", time=10_000)])
     reply = line.decide([body("b", time=time)])[0]
@@ -110,7 +112,7 @@ def test_a_restart_knows_what_was_decided_and_what_the_stream_looked_like(tmp_pa
     broken: list[bytes] = []
     for part in (stream[:700], stream[650:1_100], stream[1_100:]):  # the second begins with what was sent before
         line = pipeline(tmp_path / "b")
-        broken += [line.decide([one])[0].body for one in part][50 if broken and len(broken) == 700 else 0:]
+        broken += [line.decide([one])[0].body for one in part][50 if broken and len(broken) == 700 else 0 :]
         line.close()
     assert broken == straight
 
@@ -120,7 +122,9 @@ def test_batches_decide_as_one_by_one(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     one, many = pipeline(tmp_path / "a"), pipeline(tmp_path / "b")
-    assert [one.decide([b])[0].body for b in stream] == [reply.body for start in range(0, 400, 64) for reply in many.decide(stream[start:start + 64])]
+    assert [one.decide([b])[0].body for b in stream] == [
+        reply.body for start in range(0, 400, 64) for reply in many.decide(stream[start : start + 64])
+    ]
     one.close()
     many.close()
 
@@ -192,8 +196,8 @@ def test_what_is_remembered_is_bounded_and_never_less_than_promised() -> None:
     kept = [Decision(str(n), n, 1, 0.1, 0, None, "m", 0) for n in range(20)]
     for n, decision in enumerate(kept):
         recent.put(decision)
-        known = [d for d in kept[:n + 1] if recent.get(d.id)]
-        assert known[-3:] == kept[max(0, n - 2):n + 1]
+        known = [d for d in kept[: n + 1] if recent.get(d.id)]
+        assert known[-3:] == kept[max(0, n - 2) : n + 1]
         assert len(known) <= 6
 
 

@@ -77,7 +77,9 @@ def test_bytes_are_never_more_than_refused(sent: bytes) -> None:
     assert refused.value.status in (400, 422)
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3)
+)
 
 
 @given(st.dictionaries(st.sampled_from([*GOOD, "other"]), JSON))

@@ -20,7 +20,7 @@ if __name__ == "__main__":
     port, library = task.arguments()
     forest = task.Forest(library)
 
-    @batch  # type: ignore[untyped-decorator]
+    @batch
     def score(transaction: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         return {"probability": forest.probabilities(transaction)[:, None]}
 
