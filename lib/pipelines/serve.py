@@ -61,7 +61,6 @@ async def _serve(service: Service, host: str, port: int, limits: Limits, drain_s
     await _drain(server, drain_s)
     left = server.in_flight
     service.close()
-    await asyncio.sleep(0.005)  # what it answered just now leaves with the loop's next turn
     server.close()
     say("stopped", unanswered=left)
 

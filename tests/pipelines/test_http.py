@@ -324,8 +324,10 @@ def test_expect_100_is_told_to_go_on_when_it_is_its_turn() -> None:
     assert answers(transport.out) == [(100, b""), (200, b"/a|body")]
     app.answer_kept()
     assert answers(transport.out)[2:] == [(200, b"/later|"), (100, b"")]
-    connection.data_received(wary[-4:] + wary)  # and not when the body is there already
-    assert answers(transport.out)[4:] == [(200, b"/a|body")] * 2
+    connection.data_received(wary[-4:] + wary)  # and not when the body is there already, or some of it
+    connection.data_received(wary[:-2])
+    connection.data_received(wary[-2:])
+    assert answers(transport.out)[4:] == [(200, b"/a|body")] * 3
     refused, transport, _ = connected(App())
     refused.data_received(b"POST /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 70000\r\n\r\n")
     assert [status for status, _ in answers(transport.out)] == [413]

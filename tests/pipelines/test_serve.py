@@ -130,6 +130,7 @@ def test_a_second_signal_ends_it_at_once(number: signal.Signals) -> None:
         running.hears("draining")
         running.process.send_signal(number)
         assert running.process.wait(5) == -number
+        assert running.process.stderr is not None and running.process.stderr.read() == ""  # no traceback, and no waiting for close
         never.close()
 
 
