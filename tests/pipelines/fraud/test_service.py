@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -95,15 +96,14 @@ def test_bad_input_is_refused_precisely_and_not_logged(http: httpx.Client, sent:
 
 
 def test_ten_megabytes_are_refused_before_they_are_sent(http: httpx.Client) -> None:
-    try:
+    with contextlib.suppress(httpx.WriteError):  # it may hang up while the client is still writing: refused all the same
         assert http.post("/v1/score", content=b" " * 10_000_000).status_code == 413
-    except httpx.WriteError:
-        pass  # the server hung up while the client was still writing: refused all the same
     assert http.get("/readyz").status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [
-    ("GET", "/v1/score", 405), ("PUT", "/v1/score", 405), ("POST", "/metrics", 405), ("GET", "/nowhere", 404), ("GET", "/v1/decisions/none", 404),
+    ("GET", "/v1/score", 405), ("PUT", "/v1/score", 405), ("POST", "/metrics", 405), ("GET", "/nowhere", 404),
+    ("GET", "/v1/decisions/none", 404),
     ("GET", "/healthz", 200), ("GET", "/readyz", 200), ("GET", "/", 200), ("HEAD", "/healthz", 200),
 ])  # fmt: skip
 def test_what_else_is_asked(http: httpx.Client, method: str, path: str, status: int) -> None:
