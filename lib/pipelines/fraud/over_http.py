@@ -73,16 +73,16 @@ def loads(s: Session, plan: Plan) -> None:
     """Throughput of a closed loop, then Poisson arrivals at shares of it, at the target rate, and twice too much with a polite client."""
     if not able(s):
         return
-    closed: Step = {"what": "closed", "streams": STREAMS}
-    todo = [step for step in (closed, *_steps(plan)) if s.run.measured(step) is None]
+    closed, traced = (Step({"what": what, "streams": STREAMS}) for what in ("closed", "traced"))
+    todo = [step for step in (closed, traced, *_steps(plan)) if s.run.measured(step) is None]
     if not todo:
         return
     stream = Replay(ledger(), f"load-{s.run.run_id}")
     with serving() as server, Caller(cores=cores()[1]) as caller, Progress(len(todo), "asking the service") as progress:
         caller.closed(server.port, stream.requests(5_000), 16, 0.5)  # first touch of code, caches and sockets
         for step in todo:
-            if step is closed:
-                requests = stream.requests(round(60_000 * plan.load_s))  # more than it can answer: none is asked twice
+            if step in (closed, traced):
+                requests = stream.requests(round(60_000 * plan.load_s), traced=step is traced)  # more than it can answer: none twice
                 keep(s.run, step, partial(bench.loaded, server, partial(caller.closed, server.port, requests, STREAMS, plan.load_s)))
             else:
                 keep(s.run, step, partial(_load, s, caller, server, stream, step, plan))

@@ -10,7 +10,7 @@ import json
 from lib.pipelines.fraud.data import Ledger
 
 PERIOD_S = 2 * 86_400  # what the ledger spans, so the time of day stays true in every turn
-HEAD = b"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+HEAD = b"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n%b"
 
 
 class Replay:
@@ -26,9 +26,10 @@ class Replay:
         self._next += n
         return found
 
-    def requests(self, n: int) -> list[bytes]:
-        """The next `n` as whole HTTP messages."""
-        return [HEAD % (len(body), body) for body in self.bodies(n)]
+    def requests(self, n: int, *, traced: bool = False) -> list[bytes]:
+        """The next `n` as whole HTTP messages; `traced`: each with a header of its own, as behind a gateway that numbers requests."""
+        first = self._next
+        return [HEAD % (b"X-Request-Id: %d\r\n" % (first + n) if traced else b"", len(body), body) for n, body in enumerate(self.bodies(n))]
 
     def _body(self, number: int) -> bytes:
         turn, row = divmod(number, len(self._ledger.second))

@@ -36,7 +36,10 @@ from lib.pipelines.http import Connection, Request, whole
 SCORE, DECISIONS = b"/v1/score", b"/v1/decisions/"
 RETRY = b"Retry-After: 1\r\n"
 OVERLOADED = whole(503, Refused(503, "overloaded", "More waits already than is answered in time; try again later").body(), headers=RETRY)
+HTTP_S = 10e-6  # what receiving a request and sending its answer take beside the batch: it waits for that as well
 EXPIRED = Refused(504, "expired", "It waited longer than its deadline and was not scored").body()
+FAILED = Refused(500, "failed", "The service failed at this batch; none of it is known to be decided. Send it again").body()
+PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 ROUTES = {
     "POST /v1/score": "score a transaction",
     "GET /v1/decisions/{id}": "a decision that was made",
@@ -64,7 +67,9 @@ class Service:
 
     def request(self, connection: Connection, request: Request) -> None:
         """Let it wait for its batch, refuse it, or answer at once what is no transaction."""
-        if request.path != SCORE or request.method != b"POST":
+        if request.path == b"/metrics" and request.method == b"GET":
+            connection.answer(200, self.instruments.text(self.sheds, len(self._waiting)), content_type=PROMETHEUS)
+        elif request.path != SCORE or request.method != b"POST":
             connection.answer(*self._aside(request))
         elif not self.admission.admits(len(self._waiting)):
             self.busy = OVERLOADED  # until the next batch is through, others are refused before they are read
@@ -86,25 +91,37 @@ class Service:
     def _flush(self) -> None:
         """Decide what waits, a batch at a time; what came meanwhile is the next batch."""
         began_ns = perf_counter_ns()
-        most = self.pipeline.capacity
-        taken, self._waiting = self._waiting[:most], self._waiting[most:]
+        taken, self._waiting = self._waiting[: self.pipeline.capacity], self._waiting[self.pipeline.capacity :]
         batch = [one for one in taken if began_ns - one[1].arrived_ns <= self._deadline_ns]
-        if len(batch) < len(taken):
-            for connection, request in taken:
-                if began_ns - request.arrived_ns > self._deadline_ns:
-                    connection.answer(504, EXPIRED)
-            self.instruments.answered(504, len(taken) - len(batch))
-        if batch:
+        try:
+            if len(batch) < len(taken):
+                self._expire([one for one in taken if began_ns - one[1].arrived_ns > self._deadline_ns])
+            if batch:
+                self._decide(batch, began_ns)
+        finally:  # whatever goes wrong with a batch is that batch's alone
+            self.busy = None
+            self._due = bool(self._waiting)
+            if self._due:
+                asyncio.get_running_loop().call_soon(self._flush)
+
+    def _decide(self, batch: list[tuple[Connection, Request]], began_ns: int) -> None:
+        try:
             replies = self.pipeline.decide([request.body for _, request in batch])
-            for (connection, _), reply in zip(batch, replies, strict=True):
-                connection.answer(reply.status, reply.body, headers=RETRY if reply.status == 503 else b"")
-            ended_ns = perf_counter_ns()
-            self.admission.served(len(batch), (ended_ns - began_ns) / 1e9)
-            self.instruments.decided(replies, [ended_ns - request.arrived_ns for _, request in batch], self.pipeline.spent_ns())
-        self.busy = None
-        self._due = bool(self._waiting)
-        if self._due:
-            asyncio.get_running_loop().call_soon(self._flush)
+        except Exception:
+            for connection, _ in batch:
+                connection.answer(500, FAILED)
+            self.instruments.answered(500, len(batch))
+            raise
+        for (connection, _), reply in zip(batch, replies, strict=True):
+            connection.answer(reply.status, reply.body, headers=RETRY if reply.status == 503 else b"")
+        ended_ns = perf_counter_ns()
+        self.admission.served(len(batch), (ended_ns - began_ns) / 1e9 + len(batch) * HTTP_S)
+        self.instruments.decided(replies, [ended_ns - request.arrived_ns for _, request in batch], self.pipeline.spent_ns())
+
+    def _expire(self, late: list[tuple[Connection, Request]]) -> None:
+        for connection, _ in late:
+            connection.answer(504, EXPIRED)
+        self.instruments.answered(504, len(late))
 
     def _aside(self, request: Request) -> tuple[int, bytes]:
         """What is asked beside the transactions: a status and a body."""
@@ -117,8 +134,6 @@ class Service:
             fault = self.pipeline.journal.fault
             body = {"ready": self.ready and fault is None, "fault": fault}
             return (200 if body["ready"] else 503), encode(body)
-        if path == b"/metrics":
-            return 200, self.instruments.text(self.sheds, len(self._waiting))
         if path == b"/v1/model":
             costs = self.pipeline.costs
             return 200, encode(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import httpx
@@ -20,10 +22,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lib import process
 from lib.home import ROOT
+from lib.pipelines.admission import Admission
 from lib.pipelines.fraud import bench, model
 from lib.pipelines.fraud.data import COMPONENTS
+from lib.pipelines.fraud.instruments import Instruments
 from lib.pipelines.fraud.over_http import _killed, audit_kill
+from lib.pipelines.fraud.pipeline import Reply
 from lib.pipelines.fraud.replay import Replay
+from lib.pipelines.fraud.service import Service
+from lib.pipelines.http import Request
 from tests.pipelines.fraud.made import body
 
 pytestmark = pytest.mark.skipif(isinstance(model.ready(), model.Missing), reason="the fraud model is not built on this machine")
@@ -58,6 +65,7 @@ def test_a_transaction_is_scored_logged_counted_and_found_again(http: httpx.Clie
     assert told["id"] == "service-1"
     assert told["decision"] in ("approve", "review", "decline")
     assert 0 <= told["probability"] <= 1
+    assert http.get("/metrics").headers["content-type"].startswith("text/plain; version=0.0.4")
     assert http.get("/v1/decisions/service-1").json() == told
     assert http.get("/v1/model").json()["model"] == told["model"] == model.load().version
     after = metrics(http)
@@ -222,3 +230,47 @@ def test_what_cannot_be_served_is_said_before_it_listens(tmp_path: Path, options
 
 def test_json_of_routes_names_what_there_is(http: httpx.Client) -> None:
     assert "POST /v1/score" in json.loads(http.get("/").content)
+
+
+class Broken:
+    """A pipeline that fails at its first batch, as no pipeline should."""
+
+    capacity = 1024
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def decide(self, bodies: list[bytes]) -> list[Reply]:
+        self.asked += 1
+        if self.asked == 1:
+            raise ZeroDivisionError("unforeseen")
+        return [Reply(200, b"{}") for _ in bodies]
+
+    def spent_ns(self) -> dict[str, int]:
+        return {}
+
+
+class Held:
+    """A connection that keeps its answers."""
+
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+
+    def answer(self, status: int, body: bytes, **_: bytes) -> None:
+        self.statuses.append(status)
+
+
+def test_a_batch_that_fails_is_answered_and_the_next_one_is_served() -> None:
+    async def served() -> list[int]:
+        service = Service.__new__(Service)  # without a model: what is looked at is the loop's life
+        service.pipeline, service.admission = Broken(), Admission()  # type: ignore[assignment]
+        service.instruments, service.busy, service.sheds = Instruments("v"), None, 0
+        service._deadline_ns, service._wait_s, service._waiting, service._due = 10**9, 0.0, [], False
+        held = Held()
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        for _ in range(2):
+            service.request(held, Request(b"POST", b"/v1/score", b"", {}, b"{}", perf_counter_ns()))  # type: ignore[arg-type]
+            await asyncio.sleep(0.01)
+        return held.statuses
+
+    assert asyncio.run(served()) == [500, 200]
