@@ -1,7 +1,7 @@
 """The model that is served: grown once on the ledger's first days into the cache, then the same trees for every engine.
 
-Boosted trees on the first 70 % of the stream, calibrated on the next 10 %, judged on the last 20 %. Thresholds are rounded down to float32
-(trees.py), after which the margins of every transaction must be what they were, or nothing is kept. `ok.json` is written last.
+Boosted trees on the first 70 % of the stream, calibrated on the next 10 %, judged on the last 20 %. Thresholds are made canonical, which
+is float32 (trees.py), after which the margins of every transaction must be what they were, or nothing is kept. `ok.json` is written last.
 
     python -m lib.pipelines.fraud.model
 """
@@ -115,11 +115,11 @@ def _make(root: Path, stream: data.Ledger, say: Say) -> None:
     np.save(root / "rows.npy", rows)
     trained, calibrated = (int(len(stream) * share) for share in (TRAINED, CALIBRATED))
     grown = lightgbm.train(GROWN, lightgbm.Dataset(rows[:trained], stream.fraud[:trained], feature_name=list(features.NAMES)), TREES)
-    lightgbm.Booster(model_str=trees.rewritten(grown.model_to_string(), trees.floor32)).save_model(root / "model.txt")
+    lightgbm.Booster(model_str=trees.rewritten(grown.model_to_string(), trees.canonical)).save_model(root / "model.txt")
     text = (root / "model.txt").read_text()
     margins = lightgbm.Booster(model_str=text).predict(rows, raw_score=True)
     if not np.array_equal(margins, grown.predict(rows, raw_score=True)):
-        raise AssertionError("rounding thresholds down to float32 has changed a margin, which it cannot unless the trees were read wrongly")
+        raise AssertionError("canonical thresholds have changed a margin, which they cannot unless the trees were read wrongly")
     a, b = _platt(margins[trained:calibrated], stream.fraud[trained:calibrated])
     (root / "model.onnx").write_bytes(trees.onnx(trees.of_lightgbm(text), inputs=len(features.NAMES)).SerializeToString())
     missing = _compile(root, say)

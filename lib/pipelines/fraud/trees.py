@@ -1,7 +1,8 @@
 """A forest as plain arrays, and what can be made of them without the library that grew it.
 
 Every split sends x ≤ threshold to the left. x is float32 everywhere here, so a threshold rounded *down* to float32 takes the same branch
-for every x, and engines that compare in float32 and in float64 agree. Refuses categorical splits and missing values: there are none.
+for every x, and engines that compare in float32 and in float64 agree. LightGBM alone takes what lies within 1e-35 of 0 for 0, so no
+threshold may lie on that edge. Refuses categorical splits and missing values: there are none.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 NUMERICAL = {"2"}  # LightGBM's decision types: a number against a threshold, nothing is missing
+ZERO = np.float32(1e-35)  # LightGBM's kZeroThreshold: what is no further from 0 is 0, but only there
 THRESHOLDS = re.compile(r"^threshold=(.*)$", re.M)
 
 
@@ -48,6 +50,12 @@ def floor32(values: ArrayLike) -> NDArray[np.float32]:
     exact = np.asarray(values, dtype=np.float64)
     near = exact.astype(np.float32)
     return np.where(near > exact, np.nextafter(near, np.float32(-np.inf)), near)
+
+
+def canonical(values: ArrayLike) -> NDArray[np.float32]:
+    """Thresholds that send every float32 where LightGBM sends it, whoever compares: rounded down, −1e-35 moved past what is taken for 0."""
+    floor = floor32(values)
+    return np.where(floor == -ZERO, np.nextafter(floor, np.float32(-np.inf)), floor)
 
 
 def rewritten(text: str, change: Callable[[NDArray[np.float64]], NDArray[np.float32]]) -> str:
