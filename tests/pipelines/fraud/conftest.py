@@ -23,7 +23,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Model:
     rows[:, 28] = np.abs(rows[:, 28]) * 50
     fraud = rows[:, 3] + rows[:, 28] / 50 + rng.normal(size=600) > 1.5
     text = lightgbm.train(SMALL, lightgbm.Dataset(rows, fraud), 8).model_to_string()
-    lightgbm.Booster(model_str=trees.rewritten(text, trees.floor32)).save_model(root / "model.txt")
+    lightgbm.Booster(model_str=trees.rewritten(text, trees.canonical)).save_model(root / "model.txt")
     trees_ = trees.of_lightgbm((root / "model.txt").read_text())
     (root / "model.onnx").write_bytes(trees.onnx(trees_, inputs=len(NAMES)).SerializeToString())
     np.save(root / "rows.npy", rows)

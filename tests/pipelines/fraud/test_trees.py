@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import lightgbm
 import numpy as np
 import pytest
 from hypothesis import given
@@ -43,6 +46,22 @@ def test_the_arrays_score_as_lightgbm_does(grown: Model) -> None:
     assert len(np.unique(forest.tree)) == 8
     assert int(forest.leaf.sum()) == 64
     np.testing.assert_allclose([summed(forest, row) for row in rows], Native(grown).margins(rows), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("edge", [-float(trees.ZERO), float(trees.ZERO)])
+def test_what_lightgbm_takes_for_zero_goes_where_it_sends_it(grown: Model, edge: float) -> None:
+    def native_and_walked(change: Callable[[NDArray[np.float64]], NDArray[np.float32]]) -> tuple[NDArray[np.float64], list[float]]:
+        text = trees.rewritten((grown.root / "model.txt").read_text(), lambda t: change(np.full(len(t), edge)))
+        booster = lightgbm.Booster(model_str=text)
+        return booster.predict(rows, raw_score=True), [summed(trees.of_lightgbm(text), row) for row in rows]
+
+    around = [np.nextafter(trees.ZERO, np.float32(0)), trees.ZERO, np.nextafter(trees.ZERO, np.float32(1))]
+    rows = np.repeat(np.array([[0], *([sign * x] for sign in (1, -1) for x in around)], np.float32), 35, axis=1)
+    native, walked = native_and_walked(trees.canonical)
+    np.testing.assert_allclose(native, walked, rtol=0, atol=1e-12)
+    plain, walked_plain = native_and_walked(trees.floor32)
+    assert np.array_equal(plain, native)  # LightGBM's own answer is what it was
+    assert np.allclose(plain, walked_plain) == (edge > 0)  # and only there was it another than everybody's
 
 
 def test_splits_are_told_once(grown: Model) -> None:
