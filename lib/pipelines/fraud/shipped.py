@@ -53,6 +53,7 @@ class Worker:
     """The process that has the pipeline. One caller at a time; raises Died with its last words when it has ended."""
 
     pipe: Connection
+    guard: subprocess.Popen[bytes]
     log: Path
 
     def score(self, rows: Values, *, way: Way = "pandas") -> Values:
@@ -77,6 +78,7 @@ class Worker:
                 self.pipe.send_bytes(np.ascontiguousarray(rows, np.float64).tobytes())
             return self.pipe.recv_bytes()
         except (EOFError, ConnectionError) as error:
+            self.guard.wait()  # until it has said why
             raise Died(f"the shipped pipeline's process has ended: {last_lines(self.log)}") from error
 
 
@@ -95,7 +97,7 @@ def worker() -> Iterator[Worker]:
         socket, log = Path(scratch) / "socket", Path(scratch) / "log"
         argv = (str(found.tool("python")), "-I", str(WORKER), str(wheel), fetch.sources()[data.SOURCE].sha256, place, str(socket))
         with guarded(argv, {}, log, 2) as guard, _connected(socket, guard, log) as pipe:
-            yield Worker(pipe, log)
+            yield Worker(pipe, guard, log)
 
 
 def _connected(socket: Path, guard: subprocess.Popen[bytes], log: Path) -> Connection:
@@ -111,9 +113,9 @@ def measured(name: str, *, rows: int, budget_s: float) -> Found:
 
     Raises Skipped without its environment, Died.
     """
-    sample = sampled(max(rows, BATCH))
     facts: dict[str, Any] = {"batch_rows": BATCH, "changed": CHANGED[name]}
     with worker() as shipped:
+        sample = sampled(max(rows, BATCH))
         if name in WAYS:
             told = shipped.timed(sample, way=WAYS[name], singles=rows, cold=min(rows, COLD_SLOW), batch_rows=BATCH, budget_s=budget_s)
             return _found(told["warm"], told["cold"], told["batch_s"], facts, {})
