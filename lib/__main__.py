@@ -38,7 +38,8 @@ def run(only: Only = [], profile: Profile = "quick", mode: Mode = "auto", engine
             _prepare_llm(wanted, model, must=mode == "live" or model != EMBEDDED)
         if any(path.stem.startswith("01") for path in paths):
             _prepare_fraud(must=mode == "live")
-    parameters = {"profile": profile, "mode": mode, "engines": wanted, "model": model, "fresh": fresh}
+    asked = {**({"engines": wanted} if wanted else {}), **({"model": model} if model != EMBEDDED else {})}  # not every notebook knows them
+    parameters = {"profile": profile, "mode": mode, "fresh": fresh, **asked}
     status = _report(paths, parameters, out=home.REPORT / "notebooks", figures=home.REPORT / "figures")
     sys.exit(status)
 
@@ -99,7 +100,10 @@ def _provision(names: list[str]) -> None:
 
 def _report(paths: list[Path], parameters: dict[str, Any], *, out: Path, figures: Path) -> int:
     """Run, set the pages, say where they are; the exit status."""
-    outcomes = report.run(paths, parameters=parameters, out=out, console=console, figures=figures)
+    try:
+        outcomes = report.run(paths, parameters=parameters, out=out, console=console, figures=figures)
+    except ValueError as stranger:  # an option that none of these notebooks knows
+        _refuse(str(stranger))
     done = [outcome.path for outcome in outcomes if outcome.path]
     if done:
         here = machine.here()

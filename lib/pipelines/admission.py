@@ -14,7 +14,7 @@ SMOOTH = 0.1  # weight of the newest batch: some ten batches to follow a change,
 class Admission:
     """`target_s`: how much work may wait. `most`: how many requests, before it is known what one takes and as a bound of memory after."""
 
-    def __init__(self, *, target_s: float = 0.004, most: int = 4096, first: int = 64) -> None:
+    def __init__(self, *, target_s: float = 0.003, most: int = 4096, first: int = 64) -> None:
         if not target_s > 0 or most < 1 or first < 1:
             raise ValueError(f"a target of {target_s} s, {most} and {first} requests: all must be positive")
         self._target_s, self._most, self._first = target_s, most, first

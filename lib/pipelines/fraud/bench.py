@@ -43,6 +43,7 @@ class Plan:
     cold: int
     batch_s: float
     shipped: int
+    servers: tuple[str, ...]
     servers_s: float
     load_s: float
     rounds: int
@@ -52,22 +53,12 @@ class Plan:
     scenario_s: float
 
 
+SERVERS = ("ours", "uvicorn", "granian RSGI", "granian ASGI", "mosec", "FastAPI", "LitServe", "Triton")
+SHARES = (0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0)
 PLANS = {
-    "smoke": Plan(500, 20, 0.05, 5, 0.5, 0.5, 1, (0.5, 2.0), 20_000, 20_000, 1.0),
-    "quick": Plan(20_000, 300, 0.5, 300, 2.0, 2.0, 3, (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0), 6_000, None, 2.0),
-    "full": Plan(
-        100_000,
-        2_000,
-        2.0,
-        2_000,
-        10.0,
-        10.0,
-        5,
-        (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0, 1.25, 1.5, 2.0, 3.0),
-        3_000,
-        None,
-        60.0,
-    ),
+    "smoke": Plan(2_000, 20, 0.05, 5, ("ours", "uvicorn"), 0.5, 0.5, 1, (0.5, 2.0), 20_000, 20_000, 0.5),
+    "quick": Plan(20_000, 300, 0.5, 300, SERVERS, 2.0, 2.0, 3, SHARES, 6_000, None, 2.0),
+    "full": Plan(100_000, 2_000, 2.0, 2_000, SERVERS, 10.0, 10.0, 5, (*SHARES, 3.0), 3_000, None, 30.0),
 }
 
 
@@ -224,4 +215,6 @@ def poisson(
 ) -> Calls:
     """Poisson arrivals at `rate`, from schedule."""
     n = max(200, round(rate * seconds))
-    return caller.run(server.port, requests(n), arrivals.poisson(rate, n, seed=seed), throttle=throttle, timeout_s=2, seed=seed)
+    return caller.run(
+        server.port, requests(n), arrivals.poisson(rate, n, seed=seed), connections=1024, throttle=throttle, timeout_s=2, seed=seed
+    )

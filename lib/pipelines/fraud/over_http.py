@@ -63,14 +63,14 @@ def servers(s: Session, plan: Plan) -> None:
     """The same scoring task behind each server, one after another on one core."""
     if not able(s):
         return
-    with Progress(len(contestants.NAMES), "serving with others") as progress:
-        for name in contestants.NAMES:
+    with Progress(len(plan.servers), "serving with others") as progress:
+        for name in plan.servers:
             keep(s.run, {"what": "server", "server": name}, partial(_server, s, plan, name))
             progress.advance(name)
 
 
 def loads(s: Session, plan: Plan) -> None:
-    """Throughput of a closed loop, then Poisson arrivals at shares of it, at the target rate, and twice too much with a polite client."""
+    """Throughput of a closed loop, then Poisson arrivals at shares of it and at the target rate; too much also with polite clients."""
     if not able(s):
         return
     closed, traced = (Step({"what": what, "streams": STREAMS}) for what in ("closed", "traced"))
@@ -94,7 +94,7 @@ def _steps(plan: Plan) -> list[Step]:
     steps: list[Step] = []
     for turn in range(plan.rounds):
         steps += [{"what": "load", "share": share, "throttle": False, "round": turn} for share in plan.shares]
-        steps += [{"what": "load", "share": max(plan.shares), "throttle": True, "round": turn}]
+        steps += [{"what": "load", "share": share, "throttle": True, "round": turn} for share in plan.shares if share >= 1]
         steps += [{"what": "target", "rate": TARGET_PER_S, "round": turn}]
     return steps
 

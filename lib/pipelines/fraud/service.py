@@ -167,7 +167,7 @@ def main(
         str, typer.Option(help="ONNX Runtime's, for the onnx engine; CUDAExecutionProvider on a GPU.")
     ] = "CPUExecutionProvider",
     deadline_ms: Annotated[float, typer.Option(help="What waited longer is answered 504 and not scored.")] = 10.0,
-    queue_ms: Annotated[float, typer.Option(help="What would wait longer than this is refused at the door with 503.")] = 4.0,
+    queue_ms: Annotated[float, typer.Option(help="What would wait longer than this is refused at the door with 503.")] = 3.0,
     batch_wait_ms: Annotated[
         float, typer.Option(help="Let a batch wait for more. 0 never waits, and batches under load all the same.")
     ] = 0.0,

@@ -191,7 +191,7 @@ def budget(table: pd.DataFrame) -> pd.DataFrame:
             "95 %": [_range(row) for row in table.to_dict("records")],
             "p99, µs": table["p99"],
             "budget, µs": table["budget"],
-            "kept": ["yes" if row["p99"] <= row["budget"] else "no" for row in table.to_dict("records")],
+            "kept": [_kept(row) for row in table.to_dict("records")],
         }
     )
 
@@ -209,7 +209,7 @@ def scenarios(s: Session) -> pd.DataFrame:
                 "scenario": point["scenario"],
                 "scorer": point["system"],
                 "LoadGen says": result,
-                "by its rules": "valid" if facts["valid"] else facts["why_not"],
+                "by its rules": "valid" if facts["valid"] else facts.get("why_not"),
                 "p50, µs": quantiles["p50"],
                 "p99, µs": quantiles["p99"],
                 "rows": facts["n"],
@@ -225,6 +225,10 @@ def stats_us(ns: pd.Series[Any] | NDArray[Any]) -> dict[str, float | int | None]
     middle, tail = stats.median(values), stats.quantile(values, 0.99)
     of_middle = (None, None, None) if middle is None else (middle.value, middle.lo, middle.hi)
     return {**dict(zip(("p50", "lo", "hi"), of_middle, strict=True)), "p99": None if tail is None else tail.value, "n": len(values)}
+
+
+def _kept(row: Mapping[Any, Any]) -> str:
+    return "–" if row["p99"] is None or pd.isna(row["p99"]) else "yes" if row["p99"] <= row["budget"] else "no"
 
 
 def _range(row: Mapping[Any, Any]) -> str:

@@ -191,14 +191,15 @@ def test_a_batch_beyond_its_room_is_refused_whole(tmp_path: Path) -> None:
     line.close()
 
 
-def test_what_is_remembered_is_bounded_and_never_less_than_promised() -> None:
-    recent = Recent(3)
-    kept = [Decision(str(n), n, 1, 0.1, 0, None, "m", 0) for n in range(20)]
+@pytest.mark.parametrize("most", [1, 8, 16, 100])
+def test_what_is_remembered_is_bounded_and_never_less_than_promised(most: int) -> None:
+    recent = Recent(most)
+    kept = [Decision(str(n), n, 1, 0.1, 0, None, "m", 0) for n in range(400)]
     for n, decision in enumerate(kept):
         recent.put(decision)
         known = [d for d in kept[: n + 1] if recent.get(d.id)]
-        assert known[-3:] == kept[max(0, n - 2) : n + 1]
-        assert len(known) <= 6
+        assert known[-most:] == kept[max(0, n + 1 - most) : n + 1]
+        assert len(known) <= most + 2 * -(-most // 8) + 8
 
 
 def test_late_and_ahead_bounds_are_those_of_the_windows() -> None:
