@@ -11,7 +11,6 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import exp
 from time import perf_counter_ns, time_ns
 from typing import Protocol
 
@@ -23,7 +22,7 @@ from lib.pipelines.fraud.forest import Scorer
 from lib.pipelines.fraud.journal import Decision, JournalFull
 from lib.pipelines.fraud.model import Model
 from lib.pipelines.fraud.transaction import Refused, Transaction
-from lib.pipelines.fraud.verdict import Costs, Verdict, decide, reasons
+from lib.pipelines.fraud.verdict import Costs, Verdict, calibrated, decide, reasons
 from lib.pipelines.fraud.windows import Event, Stats, Unavailable, Windows
 
 STAGES = ("parse", "history", "features", "inference", "verdict", "log", "answer")
@@ -191,7 +190,7 @@ class Pipeline:
 
     def _verdict(self, row: int, one: Transaction, margin: float) -> Decision:
         a, b = self.model.calibration
-        probability = 1 / (1 + exp(-(a * margin + b)))
+        probability = calibrated(margin, a, b)
         verdict = decide(probability, one.amount, self.costs)
         why = None if verdict is Verdict.APPROVE else ",".join(reasons(self._rows[row], self.model.typical, self.scorer.margins))
         return Decision(one.id, int(one.time), one.cents, probability, int(verdict), why, self.model.version, time_ns())

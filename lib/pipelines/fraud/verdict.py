@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from math import inf, isfinite
+from math import exp, inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ APPROVE, REVIEW, DECLINE = Verdict  # a look-up in an enumeration costs as much 
 class Costs:
     """In units of the amount. Approved fraud costs the amount and a fee, a review a person's minutes, declining the honest their trust.
 
-    Raises ValueError for a cost that is negative or not finite.
+    Raises ValueError for a cost that is negative or not finite, and for a review or friction of 0: what costs nothing would always be done.
     """
 
     chargeback_fee: float = 20.0
@@ -43,8 +43,8 @@ class Costs:
     friction: float = 30.0
 
     def __post_init__(self) -> None:
-        if not all(isfinite(cost) and cost >= 0 for cost in (self.chargeback_fee, self.review, self.friction)):
-            raise ValueError(f"a cost is a finite amount of at least 0, not {self}")
+        if not (0 <= self.chargeback_fee < inf and 0 < self.review < inf and 0 < self.friction < inf):
+            raise ValueError(f"costs are finite, the fee at least 0 and a review and friction above it, not {self}")
 
 
 def decide(probability: float, amount: float, costs: Costs) -> Verdict:
@@ -76,17 +76,26 @@ def turns(amount: float, costs: Costs) -> tuple[float, float]:
     if not exposed:
         return 1.0, 1.0
     review_at = costs.review / exposed
-    decline_at = 1 - costs.review / costs.friction if costs.friction else float(not costs.review)  # free to decline, free to review: a tie
+    decline_at = 1 - costs.review / costs.friction
     if review_at < decline_at:
         return review_at, decline_at
     even = costs.friction / (costs.friction + exposed)
     return even, even
 
 
+def calibrated(margin: float, a: float, b: float) -> float:
+    """The probability of a raw log-odds, Platt's way. NaN stays NaN, and `decide` refuses it."""
+    try:
+        return 1 / (1 + exp(-(a * margin + b)))
+    except OverflowError:  # below e^-709: a try costs nothing, a comparison would
+        return 0.0
+
+
 def probability(margins: NDArray[np.float64], calibration: tuple[float, float]) -> NDArray[np.float64]:
-    """Calibrated, shape (n,)."""
+    """`calibrated` of each, shape (n,), to the last bits of an exponential."""
     a, b = calibration
-    found: NDArray[np.float64] = 1 / (1 + np.exp(-(a * margins + b)))
+    with np.errstate(over="ignore"):  # an infinite odds against is a probability of 0
+        found: NDArray[np.float64] = 1 / (1 + np.exp(-(a * margins + b)))
     return found
 
 
@@ -96,9 +105,10 @@ def reasons(row: NDArray[np.float32], typical: NDArray[np.float32], margins: Cal
 
     `row` and `typical` (35,); one batch of 36 rows goes through `margins`. Empty where no single feature lowers it.
     """
+    low = row < typical  # now: `row` may be the scorer's own buffer, and another row once it was called
     changed = np.repeat(row[None, :], len(row) + 1, axis=0)
     np.fill_diagonal(changed, typical)  # row i has feature i typical; the last is as it was
     scored = margins(changed)
     gains = scored[-1] - scored[:-1]
     order = np.argsort(-gains, kind="stable")[:top]
-    return [f"{REASONS[i]}_{'LOW' if row[i] < typical[i] else 'HIGH'}" for i in order.tolist() if gains[i] > 0]
+    return [f"{REASONS[i]}_{'LOW' if low[i] else 'HIGH'}" for i in order.tolist() if gains[i] > 0]
