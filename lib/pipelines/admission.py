@@ -9,6 +9,7 @@ wrong; with one server, one queue and a known cost the door can foresee what CoD
 from __future__ import annotations
 
 SMOOTH = 0.1  # weight of the newest batch: some ten batches to follow a change, which is milliseconds
+STEP = 2.0  # how much dearer than believed a request may seem at once: a pause of the machine in a batch of one is not what a request costs
 
 
 class Admission:
@@ -28,6 +29,6 @@ class Admission:
 
     def served(self, n: int, seconds: float) -> None:
         """A batch of `n` took `seconds`. Larger batches are cheaper a request, so each counts by its size: it is them that must fit."""
-        cost_s = seconds / n
+        cost_s = seconds / n if self.cost_s is None else min(seconds / n, STEP * self.cost_s)
         weight = 1 - (1 - SMOOTH) ** min(n, 64)
         self.cost_s = cost_s if self.cost_s is None else self.cost_s + weight * (cost_s - self.cost_s)

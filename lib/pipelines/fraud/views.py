@@ -209,7 +209,7 @@ def scenarios(s: Session) -> pd.DataFrame:
                 "scenario": point["scenario"],
                 "scorer": point["system"],
                 "LoadGen says": result,
-                "by its rules": "valid" if facts["valid"] else facts.get("why_not"),
+                "by its rules": "valid" if facts["valid"] else facts["unmet"],
                 "p50, µs": quantiles["p50"],
                 "p99, µs": quantiles["p99"],
                 "rows": facts["n"],
