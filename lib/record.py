@@ -115,7 +115,7 @@ class Run:
         """Keep a long series beside the points, written whole or not at all."""
         target, half = self.path / f"{name}.parquet", self.path / f".{name}.parquet.half"
         try:
-            frame.to_parquet(half, index=False)
+            frame.to_parquet(half, index=False, compression="zstd")
             half.replace(target)
         except OSError as error:
             half.unlink(missing_ok=True)

@@ -96,7 +96,7 @@ def bake(name: str, library: Path, *, seconds: float, logs: Path, server: Sequen
     lost = sum(len(calls.status) - _answered(calls) for calls in (first, closed, opened))
     checks = {"6 books": f"{lost} requests were not answered with 200" if lost else None, "7 answers": _wrong(first, bodies, library)}
     calls = pd.DataFrame({"latency_us": np.where(opened.done_ns > 0, (opened.done_ns - opened.due_ns) // 1000, -1).astype(np.int32),
-                          "status": opened.status, "due_us": (opened.due_ns - opened.due_ns[0]) // 1000})
+                          "status": opened.status})
     return Found({}, facts, checks, {"calls": calls})
 
 

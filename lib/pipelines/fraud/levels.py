@@ -38,7 +38,7 @@ def table(s: Session) -> pd.DataFrame:
     rows = []
     for point in points(s, "replay"):
         calls = series(s.run, point, "calls")
-        at_s, status = calls["due_us"] / 1e6 * point["speed"], calls["status"]
+        at_s, status = calls["due_ms"] / 1e3 * point["speed"], calls["status"]
         latency_s = np.where(calls["latency_us"] >= 0, calls["latency_us"] / 1e6, np.inf)
         for objective, outcomes in ((AVAILABLE, slo.available(at_s, status)), (IN_TIME, slo.within(SLA_S, at_s, status, latency_s))):
             budget, share = slo.budget(outcomes, objective), outcomes.share

@@ -154,7 +154,7 @@ def replay(s: Session, *, windows: str = "embedded", slices: int = 96) -> pd.Dat
     for point in points(s, "replay"):
         if point["windows"] == windows:
             calls = series(s.run, point, "calls")
-            hour = calls["due_us"].to_numpy() / 1e6 * point["speed"] / 3600
+            hour = calls["due_ms"].to_numpy() / 1e3 * point["speed"] / 3600
             edges = np.linspace(0, float(hour.max()) * (1 + 1e-9), slices + 1)
             calls = calls.assign(hour=hour, slot=np.digitize(hour, edges), missed=_missed(calls))
             grouped = calls.groupby("slot")
@@ -198,7 +198,7 @@ def _round(s: Session, point: dict[str, Any]) -> dict[str, Any]:
     return {
         "rate": facts.get("rate_per_s"),
         "accepted_ms": accepted,
-        "goodput": good / (float(calls["due_us"].iloc[-1]) / 1e6),
+        "goodput": good / (facts["window_s"]),
         "attained": good / len(calls),
         "refused": float((calls["status"] == 503).mean()),
         "lost": float(calls["status"].isin([0, 504]).mean()),
