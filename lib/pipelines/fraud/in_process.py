@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -144,7 +144,17 @@ def _model(model: Model) -> Found:
     unseen, p = whole[slice(known, None)], scores[known:]
     told = {name: outcome(verdicts, unseen.amount, unseen.fraud, costs) for name, verdicts in policies(p, unseen.amount, costs).items()}
     moved = levels.drift(scores, whole.second, slice(fitted, known))
-    return Found({}, {**facts, "version": model.version, "outcomes": told, "costs": asdict(costs), "drift": moved}, {})
+    return Found(
+        {}, {**facts, "version": model.version, "outcomes": told, "costs": asdict(costs), "drift": moved}, {"6 books": split(facts)}
+    )
+
+
+def split(facts: Mapping[str, Any]) -> str | None:
+    """Fitting, calibration and judgement share no transaction and leave none out."""
+    parts = facts["trained_on"], facts["calibrated_on"], facts["judged_on"]
+    if min(parts) > 0 and sum(parts) == facts["transactions"]:
+        return None
+    return f"parts of {parts} transactions are not the {facts['transactions']} there are"
 
 
 def _parity(model: Model, step: ladder.Step) -> Found:
