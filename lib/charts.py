@@ -39,7 +39,7 @@ def ranking(frame: pd.DataFrame, y: str, values: Mapping[str, str], *, x_title: 
             hovertemplate="<b>%{y}</b><br>" + label + ": %{x:.4~g}<extra></extra>",
         )
     fig.update_yaxes(autorange="reversed", showgrid=False)
-    fig.update_xaxes(type="log" if log else "linear", showgrid=True, **({} if log else {"rangemode": "tozero"}))
+    fig.update_xaxes(showgrid=True, **({"type": "log", "dtick": 1} if log else {"rangemode": "tozero"}))
     return fig.update_layout(xaxis_title=x_title, yaxis_title="")
 
 
@@ -101,6 +101,8 @@ def course(
                 "side": "right",
                 "showgrid": False,
                 "rangemode": "tozero",
+                "tickmode": "auto",
+                "nticks": 5,
                 "tickfont": {"color": QUIET},
                 "title": {"text": behind[1], "font": {"color": QUIET, "size": 14}},
                 "layer": "below traces",
@@ -115,7 +117,7 @@ def course(
             line={"color": style.colour, "width": 2},
             hovertemplate="%{x:.4~g}: %{y:.4~g}<extra>" + label + "</extra>",
         )
-    return fig.update_layout(xaxis_title=x_title, yaxis={"title": y_title, "type": "log" if log else "linear"}, font_color=INK)
+    return fig.update_layout(xaxis_title=x_title, yaxis={"title": y_title, **({"type": "log", "dtick": 1} if log else {})}, font_color=INK)
 
 
 def _known(column: pd.Series[Any]) -> list[float | None]:

@@ -50,7 +50,11 @@ def _fraud() -> str:
         ("score in batches, one core ({batch_name})", "{batch:,.0f} rows/s", fields),
         ("bytes to answer in process, without and with history and log", "{bare:.1f} and {whole:.1f} µs", paths),
         ("decided within 10 ms at p99 over HTTP, one core, refusals counted as misses", "up to {sustained:,.0f} a second", room),
-        ("goodput left at {times:.1f}× that; with clients that heed refusals", "{left:.0%}; {polite_left:.0%}", room),
+        (
+            "goodput left at {times:.1f}× that; with clients that heed refusals",
+            "{left:.0%} ({left_lo:.0%}–{left_hi:.0%}); {polite:.0%} ({polite_lo:.0%}–{polite_hi:.0%})",
+            room,
+        ),
     )
     rows = ["| what | measured |", "|---|--:|"]
     rows += [f"| {figures.filled(what, **known)} | {figures.said(value, **known)} |" for what, value, known in lines]

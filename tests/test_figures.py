@@ -38,7 +38,7 @@ def test_a_figure_is_shown_live_and_as_a_sharp_small_png_and_kept_as_files(shown
     figures.show(line(), SLUG, "vLLM gains 1 ms; 繁體中文", width=900, height=460)
     [(bundle, metadata)] = shown
     png = base64.b64decode(bundle["image/png"])
-    assert struct.unpack(">II", png[16:24]) == (1800, 920)
+    assert struct.unpack(">II", png[16:24]) == (1350, 690)
     assert len(png) < 60_000
     assert metadata["image/png"] == {"width": 900, "height": 460}
     assert metadata["figure"]["takeaway"] == bundle["text/plain"] == "vLLM gains 1 ms; 繁體中文"

@@ -5,6 +5,7 @@ Pure but for reading the run's Parquet. Invalid points are left out; views.unfit
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def target(table: pd.DataFrame) -> dict[str, Any]:
 def capacity(table: pd.DataFrame) -> dict[str, Any]:
     """The highest rate of which 99 % is decided within the SLA, the best goodput, and what is left of it at twice that rate.
 
-    Refusals count as misses. `polite_left`: at the same load from clients that heed refusals. Twice is the measured load nearest to it.
+    Refusals count as misses. `polite`: at the same load from clients that heed refusals. Twice is the measured load nearest to it.
     """
     plain, polite = offered(table), table[(table["what"] == "load") & table["throttle"].astype(bool)]
     if plain.empty:
@@ -80,11 +81,17 @@ def capacity(table: pd.DataFrame) -> dict[str, Any]:
         "peak_rate": float(plain.sort_values("goodput").iloc[-1]["rate"]),
         "twice": twice["rate"],
         "times": twice["rate"] / sustained if sustained else None,
-        "left": twice["goodput"] / peak,
+        **_shares("left", twice, peak),
         "twice_p99": twice["p99"],
-        "polite_left": heeded["goodput"] / peak if heeded else None,
+        **_shares("polite", heeded, peak),
         "polite_p99": heeded.get("p99"),
     }
+
+
+def _shares(name: str, row: Mapping[str, Any], peak: float) -> dict[str, float | None]:
+    """Goodput as a share of the best one, with the ends of its interval."""
+    values = (row.get(column) for column in ("goodput", "goodput_lo", "goodput_hi"))
+    return {key: None if value is None else value / peak for key, value in zip((name, f"{name}_lo", f"{name}_hi"), values, strict=True)}
 
 
 def _nearest(table: pd.DataFrame, rate: float) -> dict[str, Any]:
@@ -149,7 +156,7 @@ def waits(s: Session) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def replay(s: Session, *, windows: str = "embedded", slices: int = 96) -> pd.DataFrame:
+def replay(s: Session, *, windows: str = "embedded", slices: int = 48) -> pd.DataFrame:
     """The replayed days in slices of event time: hour, transactions a second of event time, ms at p50 and p99, how many missed the SLA."""
     for point in points(s, "replay"):
         if point["windows"] == windows:
