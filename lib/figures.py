@@ -50,6 +50,13 @@ ENGINES = {
     "TensorRT-LLM": Mark("#b0539a", "triangle-up"),
     "null": Mark("#7d8793", "x"),
 }
+# What scores trees: never in one figure with the engines above, so their colours serve again.
+SCORERS = {
+    "LightGBM": Mark("#7d8793", "circle"),
+    "ONNX Runtime": Mark("#0072b2", "square"),
+    "oneDAL": Mark("#d55e00", "diamond"),
+    "lleaves": Mark("#009e73", "triangle-up"),
+}
 OTHERS = (
     Mark("#3b8fc7", "circle"),
     Mark("#c98a00", "square"),
@@ -86,9 +93,9 @@ def template() -> go.layout.Template:
 
 
 def mark(name: str) -> Mark | None:
-    """The mark of the engine that `name` begins with ("llama.cpp Q4_0": llama.cpp); None for what is not one."""
-    found = [engine for engine in ENGINES if re.match(re.escape(engine) + r"(?!\w)", name)]
-    return ENGINES[found[0]] if found else None
+    """The mark of the engine or scorer that `name` begins with ("llama.cpp Q4_0": llama.cpp); None for what is neither."""
+    found = [style for known, style in (ENGINES | SCORERS).items() if re.match(re.escape(known) + r"(?!\w)", name)]
+    return found[0] if found else None
 
 
 def folder() -> Path:
@@ -139,7 +146,7 @@ def title(fig: go.Figure, takeaway: str, *, width: int, height: int) -> go.Figur
     named = sum(bool(trace.name) and trace.showlegend is not False for trace in copy.data)
     copy.update_layout(template=template(), height=height, showlegend=bool(named))
     top = 14 if len(lines) == 1 else 30  # px; plotly sets the first of several lines 14 px higher than an only one
-    copy.update_layout(margin_t=30 + 24 * len(lines) + (26 if named else 0), title_y=1 - top / height)
+    copy.update_layout(margin_t=30 + 24 * len(lines) + 26 * -(-named // 5), title_y=1 - top / height)  # five names fit a row of the legend
     return copy.update_layout(title_text="<br>".join(html.escape(line, quote=False) for line in lines))
 
 

@@ -82,7 +82,6 @@ def servers_table(table: pd.DataFrame) -> pd.DataFrame:
             "p99, ms": table["p99_ms"],
             "memory, MB": table["memory_bytes"] / 1e6,
             "ready, s": table["ready_s"],
-            "cores when idle": table["idle_cores"],
             "binds by default": table["binds"],
             "why not": table["why not"],
         }

@@ -14,12 +14,12 @@ import pandas as pd
 from lib import stats
 from lib.pipelines.fraud.bench import SLA_S, series
 from lib.pipelines.fraud.session import Session
-from lib.pipelines.fraud.views import points
+from lib.pipelines.fraud.views import enough, points
 
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 ENDS = [f"{name}_{end}" for name in QUANTILES for end in ("lo", "hi")]
 MEANS = ["rate", "attained", "refused", "lost", "kept", "cores", "cpu_us"]
-COLUMNS = ["what", "share", "throttle", "rounds", *MEANS, *QUANTILES, *ENDS, "goodput", "goodput_lo", "goodput_hi"]
+COLUMNS = ["what", "share", "throttle", "rounds", "middle", *MEANS, *QUANTILES, *ENDS, "goodput", "goodput_lo", "goodput_hi"]
 
 
 def loads(s: Session) -> pd.DataFrame:
@@ -42,6 +42,7 @@ def loads(s: Session) -> pd.DataFrame:
                     "throttle": throttle,
                     "rounds": len(rounds),
                     **means,
+                    "middle": float(np.median([r["attained"] for r in rounds])),
                     **_quantiles(accepted),
                     "goodput": goodput.value,
                     "goodput_lo": goodput.lo,
@@ -66,12 +67,13 @@ def target(table: pd.DataFrame) -> dict[str, Any]:
 def capacity(table: pd.DataFrame) -> dict[str, Any]:
     """The highest rate of which 99 % is decided within the SLA, the best goodput, and what is left of it at twice that rate.
 
-    Refusals count as misses. `polite`: at the same load from clients that heed refusals. Twice is the measured load nearest to it.
+    Of the rounds of a rate the middle one counts, and no lower rate may fail. Refusals count as misses. Twice is the measured load nearest
+    to it; `polite`: the same from clients that heed refusals.
     """
     plain, polite = offered(table), table[(table["what"] == "load") & table["throttle"].astype(bool)]
     if plain.empty:
         return {}
-    peak, kept = float(plain["goodput"].max()), plain[plain["attained"] >= 0.99]
+    peak, kept = float(plain["goodput"].max()), plain[(plain["middle"] >= 0.99).cummin()]
     sustained = float(kept["rate"].max()) if len(kept) else None
     aim = 2 * sustained if sustained else float(plain["rate"].max())
     twice, heeded = _nearest(plain, aim), _nearest(polite, aim)
@@ -123,7 +125,7 @@ def loads_table(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "offered, 1/s": table["rate"],
-            "× closed loop": table["share"],
+            "× closed loop": ["–" if pd.isna(share) else f"{share:g}" for share in table["share"]],
             "clients": table["throttle"].map({True: "polite", False: ""}),
             "p50, ms": table["p50"],
             "p95": table["p95"],
@@ -148,7 +150,7 @@ def waits(s: Session) -> pd.DataFrame:
             {
                 "a batch waits, ms": int(point["wait_ms"]),
                 "offered, 1/s": int(point["rate"]),
-                **{f"{q}, ms": one[q] for q in QUANTILES},
+                **{f"{q}, ms": enough(one[q]) for q in QUANTILES},
                 "server, µs of CPU a request": one["cpu_us"],
                 "refused": f"{one['refused']:.1%}",
             }

@@ -19,6 +19,7 @@ from lib.pipelines.fraud.session import Session
 
 # µs at p99 for one transaction; together a fortieth of the SLA, the rest is for the network, the queue and bad luck. Only what is not
 # approved gets reasons, so their cost shows in the verdict's tail.
+ENGINES = {"Native": "LightGBM", "Onnx": "ONNX Runtime", "OneDal": "oneDAL", "Compiled": "lleaves"}
 BUDGET_US = {"parse": 15.0, "history": 15.0, "features": 10.0, "inference": 40.0, "verdict": 100.0, "log": 60.0, "answer": 10.0}
 
 
@@ -72,12 +73,14 @@ def ladder(s: Session) -> pd.DataFrame:
 
 def parity(s: Session) -> pd.DataFrame:
     """Every engine against the native model."""
-    return pd.DataFrame(
-        [
-            {"engine": point["step"], **{key: value for key, value in point["facts"].items() if key not in ("host", "series")}}
-            for point in _measured(s, "parity")
-        ]
-    )
+    words = {"rows": "rows", "max_margin_difference": "max |Δ margin|", "max_probability_difference": "max |Δ probability|",
+             "flips": "verdicts that flip", "near": "fuzzed rows", "max_margin_difference_near": "max |Δ margin| there",
+             "flips_near_thresholds": "flips there"}  # fmt: skip
+    rows = [
+        {"engine": point["step"], **{words[key]: value for key, value in point["facts"].items() if key in words}}
+        for point in _measured(s, "parity")
+    ]
+    return pd.DataFrame(rows)
 
 
 def ways(s: Session) -> pd.DataFrame:
@@ -110,12 +113,12 @@ def grid(s: Session) -> pd.DataFrame:
     for point in points(s, "batch"):
         middle = stats.median([point["rows"] / t for t in point["samples"]["batch_s"]])
         if middle is not None:
-            threads = int(point["threads"])
-            name = f"{point['engine']}, {threads} thread{'s' * (threads > 1)}"
+            threads, engine = int(point["threads"]), ENGINES[point["engine"]]
+            name = f"{engine} ×{threads}"
             rows.append(
                 {
                     "name": name,
-                    "engine": point["engine"],
+                    "engine": engine,
                     "threads": threads,
                     "rows": int(point["rows"]),
                     "per_s": middle.value,
@@ -158,7 +161,7 @@ def logs(s: Session) -> pd.DataFrame:
                 "survives": "a power cut (fsync a commit)" if point["durable"] else "the death of the process",
                 "p50, µs": told["p50"],
                 "95 %": _range(told),
-                "p99, µs": told["p99"],
+                "p99, µs": enough(told["p99"]),
                 "n": told["n"],
             }
         )
@@ -173,7 +176,7 @@ def ladder_table(table: pd.DataFrame) -> pd.DataFrame:
             "what changed": table["changed"],
             "one row, µs": table["p50"],
             "95 %": [_range(row) for row in table.to_dict("records")],
-            "p99": table["p99"],
+            "p99": [enough(value) for value in table["p99"]],
             "cold": table["cold"],
             "× the first": table["times"],
             "rows/s in batches": table["rows_per_s"],
@@ -203,7 +206,7 @@ def scenarios(s: Session) -> pd.DataFrame:
         facts, told = point["facts"], stats_us(series(s.run, point, "queries")["latency_ns"])
         result = f"{facts['p90_s'] * 1e6:,.1f} µs at p90" if facts.get("p90_s") else f"{facts['per_s']:,.0f} rows a second"
         offline = point["scenario"] == "Offline"  # its queries are chunks: their times are no latency of a row
-        quantiles = {name: None if offline else told[name] for name in ("p50", "p99")}
+        quantiles = {name: "–" if offline else enough(told[name]) for name in ("p50", "p99")}
         rows.append(
             {
                 "scenario": point["scenario"],
@@ -225,6 +228,11 @@ def stats_us(ns: pd.Series[Any] | NDArray[Any]) -> dict[str, float | int | None]
     middle, tail = stats.median(values), stats.quantile(values, 0.99)
     of_middle = (None, None, None) if middle is None else (middle.value, middle.lo, middle.hi)
     return {**dict(zip(("p50", "lo", "hi"), of_middle, strict=True)), "p99": None if tail is None else tail.value, "n": len(values)}
+
+
+def enough(value: Any) -> Any:
+    """A quantile, or that the sample was too small for it."""
+    return "too few samples" if value is None or pd.isna(value) else value
 
 
 def _kept(row: Mapping[Any, Any]) -> str:
