@@ -34,7 +34,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while the driver lives its event loop runs on this thread, where other tests want theirs
 def chromium() -> Iterator[Browser]:
     path = which("chromium") or which("chromium-browser") or which("google-chrome")
     if not path:
