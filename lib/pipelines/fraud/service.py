@@ -35,7 +35,8 @@ from lib.pipelines.http import Connection, Request, whole
 
 SCORE, DECISIONS = b"/v1/score", b"/v1/decisions/"
 RETRY = b"Retry-After: 1\r\n"
-OVERLOADED = whole(503, Refused(503, "overloaded", "More waits already than is answered in time; try again later").body(), headers=RETRY)
+OVERLOADED = Refused(503, "overloaded", "More waits already than is answered in time; try again later").body()
+BUSY = whole(503, OVERLOADED, headers=RETRY)
 HTTP_S = 10e-6  # what receiving a request and sending its answer take beside the batch: it waits for that as well
 EXPIRED = Refused(504, "expired", "It waited longer than its deadline and was not scored").body()
 FAILED = Refused(500, "failed", "The service failed at this batch; none of it is known to be decided. Send it again").body()
@@ -70,11 +71,13 @@ class Service:
         if request.path == b"/metrics" and request.method == b"GET":
             connection.answer(200, self.instruments.text(self.sheds, len(self._waiting)), content_type=PROMETHEUS)
         elif request.path != SCORE or request.method != b"POST":
-            connection.answer(*self._aside(request))
+            status, body = self._aside(request)
+            allowed = b"Allow: POST\r\n" if request.path == SCORE else b"Allow: GET, HEAD\r\n"
+            connection.answer(status, body, headers=allowed if status == 405 else b"")
         elif not self.admission.admits(len(self._waiting)):
-            self.busy = OVERLOADED  # until the next batch is through, others are refused before they are read
+            self.busy = BUSY  # until the next batch is through, others are refused before they are read
             self.sheds += 1
-            connection.answer(503, OVERLOADED.partition(b"\r\n\r\n")[2], headers=RETRY)
+            connection.answer(503, OVERLOADED, headers=RETRY)
         else:
             self._waiting.append((connection, request))
             if not self._due:

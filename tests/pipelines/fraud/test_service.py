@@ -115,7 +115,9 @@ def test_ten_megabytes_are_refused_before_they_are_sent(http: httpx.Client) -> N
     ("GET", "/healthz", 200), ("GET", "/readyz", 200), ("GET", "/", 200), ("HEAD", "/healthz", 200),
 ])  # fmt: skip
 def test_what_else_is_asked(http: httpx.Client, method: str, path: str, status: int) -> None:
-    assert http.request(method, path).status_code == status
+    answer = http.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers.get("allow") == {("POST", "/metrics"): "GET, HEAD"}.get((method, path), "POST" if status == 405 else None)
 
 
 def test_many_at_once_are_all_answered_each_its_own(server: process.Process) -> None:
