@@ -20,3 +20,8 @@ def cache() -> Path:
     if chosen := os.environ.get("INFERENCE_CACHE"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inference-portfolio"
+
+
+def logs() -> Path:
+    """Where servers that we start print to."""
+    return cache() / "logs"

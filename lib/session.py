@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pandas as pd
 
@@ -16,6 +16,7 @@ from lib.home import REFERENCE, RUNS
 
 PROFILES = ("smoke", "quick", "full")
 MODES = ("auto", "live", "recorded")
+M = TypeVar("M")
 
 
 class NothingRecorded(LookupError):
@@ -38,6 +39,33 @@ class Opened:
         """All points, one row each; `origin` tells this run from recorded ones."""
         mine = self.run.frame().assign(origin="this run" if self.here else "recorded")
         return pd.concat([mine, *(run.frame().assign(origin="recorded") for run in self.beside)], ignore_index=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Session(Generic[M]):
+    """A notebook's run and the model that it measures, which is None where nothing is measured."""
+
+    opened: Opened
+    model: M | None
+
+    @property
+    def run(self) -> record.Run:
+        return self.opened.run
+
+    @property
+    def note(self) -> str | None:
+        return self.opened.note
+
+    def frame(self) -> pd.DataFrame:
+        """All points of this run, one row each."""
+        return self.opened.run.frame()
+
+    def facts(self, **setting: Any) -> dict[str, Any]:
+        """What the run knows of one setting; LookupError where it was not measured."""
+        found = next((p for p in self.run.points() if p.key == record.canonical(setting)), None)
+        if found is None:
+            raise LookupError(f"run {self.run.run_id} has no point {setting}")
+        return dict(found.facts)
 
 
 def checked(profile: str, mode: str) -> None:

@@ -22,13 +22,14 @@ LAYERS = (
     {"lib.lock", "lib.child", "lib.guard", "lib.progress", "lib.stats", "lib.clock"},
     {"lib.record", "lib.fetch", "lib.build", "lib.install", "lib.process"},
     {"lib.machine", "lib.sampler", "lib.audit"},
-    {"lib.session", "lib.monitoring"},
+    {"lib.measured", "lib.session", "lib.monitoring"},
+    {"lib.vision"},
     {"lib.llm", "lib.pipelines"},
     {"lib.press", "lib.figures", "lib.charts", "lib.report"},
     {"lib.readme", "lib.__main__"},
 )  # fmt: skip
 LATE = {"torch", "vllm", "onnxruntime", "transformers", "lightgbm", "sklearn", "daal4py", "lleaves", "treelite", "tl2cgen",
-        "mlperf_loadgen"}  # fmt: skip
+        "mlperf_loadgen", "openvino", "supervision", "trackers", "ultralytics", "nncf"}  # fmt: skip
 CHARTS = {"lib.press", "lib.figures", "lib.charts", "lib.report"}
 MOST_LINES, MOST_BYTES = 320, 2_000_000
 

@@ -168,7 +168,7 @@ def _serve(pipe: Connection, cores: Sequence[int] | None) -> None:
                 answer: object = _run(job, pipe.fileno())
             except wire.HungUp:
                 return
-            except (OSError, wire.Unreadable) as error:
+            except OSError as error:
                 answer = error
             pipe.send(answer)
 

@@ -18,7 +18,7 @@ AGAIN_NS = 20_000_000  # pause between attempts to connect to a server that is g
 IDLE, CONNECTING = -1, -2
 
 
-class Unreadable(RuntimeError):
+class Unreadable(ConnectionError):
     """The server answers in a way that this client does not read."""
 
 

@@ -1,38 +1,34 @@
 """The conductor of the fraud notebook: what is measured, in which order, and what is kept of it.
 
-Each function adds the points that the run does not hold yet, and measures nothing where nothing can be measured. Long samples go to
-Parquet beside the points. What breaks its audit stays, marked invalid. Refuses to serve and to ask on the same core.
+Each function adds the points that the run does not hold yet, and measures nothing where nothing can be measured. Refuses to serve and
+to ask on the same core.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
-from typing import Any
 
 import httpx
 import numpy as np
 import pandas as pd
 import psutil
 
-from lib import audit, process, record, sampler
+from lib import audit, process
+from lib.home import logs
+from lib.measured import Found, Skipped, cores
 from lib.pipelines import arrivals
 from lib.pipelines.caller import Caller, Calls
-from lib.pipelines.fraud.session import logs
-from lib.pipelines.wire import Unreadable
-from lib.process import Died, Process, running
+from lib.process import Process, running
 
 SLA_S = 0.010
 LAG_BUDGET_S = 0.0005  # a twentieth of the SLA
-DISTURBED = ("5 lag", "8 quiet")  # checks that blame the machine's other work
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,69 +58,7 @@ PLANS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a measurement brings: raw samples, long series (name → frame), facts, and the audit's word."""
-
-    samples: Mapping[str, Any]
-    facts: Mapping[str, Any]
-    checks: Mapping[str, str | None]
-    series: Mapping[str, pd.DataFrame] | None = None
-
-
-def keep(run: record.Run, setting: dict[str, Any], measure: Callable[[], Found], *, timed: bool = True) -> None:
-    """Measure `setting` unless the run holds it; what cannot be is a row that says why.
-
-    What other work disturbed is tried once more, and the first try stays in the record. `timed`: whether such work would matter.
-    """
-    if run.measured(setting) is not None:
-        return
-    first = run.add(_point(run, setting, measure, timed))
-    if any(first.audit.get(check) for check in DISTURBED):
-        run.add(_point(run, setting, measure, timed))
-
-
-def _point(run: record.Run, setting: dict[str, Any], measure: Callable[[], Found], timed: bool) -> record.Point:
-    try:
-        with sampler.Sampler([sampler.Tree(os.getpid())]) as seen:
-            found = measure()
-    except (Skipped, ImportError) as reason:
-        return record.Point(setting, "skipped", str(reason))
-    except (Died, OSError, httpx.HTTPError, psutil.Error, Unreadable) as error:
-        return record.Point(setting, "failed", f"{type(error).__name__}: {error}")
-    host, checks = seen.summary(), dict(found.checks)
-    if timed:
-        checks["8 quiet"] = audit.undisturbed(host, cores=os.cpu_count() or 1)
-    wrong = "; ".join(f"{check}: {why}" for check, why in checks.items() if why)
-    named = {what: series_name(what, setting) for what in found.series or {}}
-    for what, frame in (found.series or {}).items():
-        run.series(named[what], frame)
-    facts = {**found.facts, "host": host, "series": {what: f"{name}.parquet" for what, name in named.items()}}
-    return record.Point(setting, "invalid" if wrong else "ok", wrong or None, found.samples, facts, checks)
-
-
-class Skipped(Exception):
-    """This cannot be measured here; the message is what the row says."""
-
-
-def series_name(what: str, setting: Mapping[str, Any]) -> str:
-    return f"{what}-{hashlib.sha256(record.canonical(setting).encode()).hexdigest()[:12]}"
-
-
-def series(run: record.Run, point: Mapping[str, Any], what: str) -> pd.DataFrame:
-    """A long series of a point (a row of Session.frame)."""
-    return pd.read_parquet(run.path / point["facts"]["series"][what])
-
-
 # --- the service under load ---
-
-
-def cores() -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """One processor to serve and one to ask, far apart in the system's order, for neighbours may share a core. Raises Skipped."""
-    known = sorted(os.sched_getaffinity(0))
-    if len(known) < 2:
-        raise Skipped("there is one processor: a server and its client would measure each other")
-    return (known[0],), (known[len(known) // 2],)
 
 
 @contextlib.contextmanager

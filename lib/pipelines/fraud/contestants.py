@@ -21,9 +21,9 @@ import pandas as pd
 import psutil
 
 from lib import home, install, stats
+from lib.measured import Found, Skipped
 from lib.pipelines import arrivals
 from lib.pipelines.caller import Caller, Calls
-from lib.pipelines.fraud.bench import Found, Skipped
 from lib.pipelines.fraud.data import ledger
 from lib.pipelines.fraud.servers import task
 from lib.process import Process, running

@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lib.measured import Found, keep
 from lib.pipelines.fraud import bench, forest, ladder, levels, parity, scenarios, shipped
-from lib.pipelines.fraud.bench import Found, Plan, keep
+from lib.pipelines.fraud.bench import Plan
 from lib.pipelines.fraud.data import ledger
 from lib.pipelines.fraud.journal import Journal
 from lib.pipelines.fraud.ladder import Blank, Nowhere

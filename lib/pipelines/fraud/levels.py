@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lib.measured import series
 from lib.monitoring import slo
 from lib.monitoring.slo import Objective
-from lib.pipelines.fraud.bench import SLA_S, series
+from lib.pipelines.fraud.bench import SLA_S
 from lib.pipelines.fraud.replay import PERIOD_S
 from lib.pipelines.fraud.session import Session
 from lib.pipelines.fraud.views import points

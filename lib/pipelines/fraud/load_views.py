@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from lib import stats
-from lib.pipelines.fraud.bench import SLA_S, series
+from lib.measured import series
+from lib.pipelines.fraud.bench import SLA_S
 from lib.pipelines.fraud.session import Session
 from lib.pipelines.fraud.views import enough, points
 

@@ -16,13 +16,15 @@ from typing import Any
 import httpx
 
 from lib import record
+from lib.home import logs
+from lib.measured import Found, Skipped, cores, keep
 from lib.pipelines import arrivals, calibration
 from lib.pipelines.caller import Caller
 from lib.pipelines.fraud import bench, contestants
-from lib.pipelines.fraud.bench import Found, Plan, Skipped, cores, keep, poisson, serving
+from lib.pipelines.fraud.bench import Plan, poisson, serving
 from lib.pipelines.fraud.data import ledger
 from lib.pipelines.fraud.replay import Replay
-from lib.pipelines.fraud.session import Session, logs
+from lib.pipelines.fraud.session import Session
 from lib.process import Process
 from lib.progress import Progress
 

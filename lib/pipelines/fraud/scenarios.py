@@ -25,7 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lib.clock import measure
-from lib.pipelines.fraud.bench import Found
+from lib.measured import Found
 
 SCENARIOS = ("SingleStream", "Server", "Offline")
 BOUND_S, PERCENTILE = 0.010, 0.99  # of Server

@@ -24,8 +24,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lib import fetch, home, install
+from lib.measured import Found, Skipped
 from lib.pipelines.fraud import data, ladder, scenarios, trees
-from lib.pipelines.fraud.bench import Found, Skipped
 from lib.process import Died, guarded, last_lines
 
 if TYPE_CHECKING:

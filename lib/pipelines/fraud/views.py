@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lib import stats
-from lib.pipelines.fraud.bench import series
+from lib.measured import series
 from lib.pipelines.fraud.pipeline import STAGES
 from lib.pipelines.fraud.session import Session
 

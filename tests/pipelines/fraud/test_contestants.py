@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from lib import install
+from lib.measured import Skipped
 from lib.pipelines.caller import Calls
 from lib.pipelines.fraud import contestants
-from lib.pipelines.fraud.bench import Skipped
 from lib.pipelines.fraud.servers import task
 
 FOREST = """

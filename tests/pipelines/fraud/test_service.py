@@ -20,7 +20,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lib import process
+from lib import measured, process
 from lib.home import ROOT
 from lib.pipelines.admission import Admission
 from lib.pipelines.fraud import bench, model
@@ -208,7 +208,7 @@ def test_redis_decides_as_the_embedded_windows_do(tmp_path: Path) -> None:
                 with bench.serving("--deadline-ms", "2000", *options) as server, httpx.Client(base_url=server.url, trust_env=False) as http:
                     assert http.get("/v1/model").json()["windows"] == ("redis" if options else "embedded")
                     told.append([http.post("/v1/score", content=sent).json() for sent in bodies])
-    except bench.Skipped as reason:
+    except measured.Skipped as reason:
         pytest.skip(str(reason))
     assert told[0] == told[1]
 

@@ -17,8 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from lib import fetch, install
+from lib.measured import Skipped
 from lib.pipelines.fraud import data, shipped, shipped_worker
-from lib.pipelines.fraud.bench import Skipped
 from lib.pipelines.fraud.shipped import AMOUNT, COLUMNS, Worker
 from lib.process import Died
 

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import record
+from lib import measured, record
+from lib.measured import Found, Skipped
 from lib.pipelines.fraud import bench, door_views, findings, levels, load_views, views
-from lib.pipelines.fraud.bench import Found, Skipped
 from lib.pipelines.fraud.pipeline import STAGES
-from lib.pipelines.fraud.session import Session, session
-from lib.session import NothingRecorded, Opened
+from lib.pipelines.fraud.session import session
+from lib.session import NothingRecorded, Opened, Session
 
 ENVIRONMENT = {"machine_id": "made", "stack_id": "made"}
 
@@ -22,7 +22,7 @@ ENVIRONMENT = {"machine_id": "made", "stack_id": "made"}
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     """An empty run on a machine that nothing disturbs."""
-    monkeypatch.setattr(bench.audit, "undisturbed", lambda host, cores: None)
+    monkeypatch.setattr(measured.audit, "undisturbed", lambda host, cores: None)
     run = record.begin("01_fraud_pipeline", parameters={}, environment=ENVIRONMENT, root=tmp_path)
     return Session(Opened(run, (), None), None)
 
@@ -44,7 +44,7 @@ def load(
                           "due_ms": np.linspace(0, 1000, n).astype(np.int32)})  # fmt: skip
     facts = {"rate_per_s": rate, "window_s": 1.0, "wall_s": 1.0, "server_cpu_s": 0.5, "sent": n, "answered": status.count(200)}
     setting = {"what": "load", "share": share, "throttle": throttle, "round": turn}
-    bench.keep(s.run, setting, lambda: Found({}, facts, {"6 books": None}, {"calls": frame}))
+    measured.keep(s.run, setting, lambda: Found({}, facts, {"6 books": None}, {"calls": frame}))
 
 
 # --- what is kept ---
@@ -57,32 +57,32 @@ def test_a_point_is_measured_once_and_again_only_if_it_was_not_fit(made: Session
         asked.append(word)
         return Found({"s": [1.0]}, {"f": 2}, {"6 books": wrong}, {"ns": pd.DataFrame({"ns": [1, 2]})})
 
-    bench.keep(made.run, {"what": "x"}, lambda: measure("first"))
-    bench.keep(made.run, {"what": "x"}, lambda: measure("never"))
-    bench.keep(made.run, {"what": "y"}, lambda: measure("bad", "two and two are five"))
-    bench.keep(made.run, {"what": "y"}, lambda: measure("again"))
+    measured.keep(made.run, {"what": "x"}, lambda: measure("first"))
+    measured.keep(made.run, {"what": "x"}, lambda: measure("never"))
+    measured.keep(made.run, {"what": "y"}, lambda: measure("bad", "two and two are five"))
+    measured.keep(made.run, {"what": "y"}, lambda: measure("again"))
     assert asked == ["first", "bad", "again"]
     rows = made.frame().to_dict("records")
     assert [(row["what"], row["status"]) for row in rows] == [("x", "ok"), ("y", "ok")]
-    assert bench.series(made.run, rows[0], "ns")["ns"].tolist() == [1, 2]
+    assert measured.series(made.run, rows[0], "ns")["ns"].tolist() == [1, 2]
 
 
 def test_what_other_work_disturbed_is_tried_once_more(made: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     said = iter(["other processes took 50%", None])
-    monkeypatch.setattr(bench.audit, "undisturbed", lambda host, cores: next(said))
-    bench.keep(made.run, {"what": "x"}, lambda: Found({}, {}, {}))
+    monkeypatch.setattr(measured.audit, "undisturbed", lambda host, cores: next(said))
+    measured.keep(made.run, {"what": "x"}, lambda: Found({}, {}, {}))
     assert [p.status for p in made.run.points()] == ["ok"]
     assert (made.run.path / "points.jsonl").read_text().count('"invalid"') == 1  # the first try stays
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(Skipped("no redis"), "skipped"), (OSError("refused"), "failed"), (bench.Died("gone"), "failed")]
+    ("error", "status"), [(Skipped("no redis"), "skipped"), (OSError("refused"), "failed"), (measured.Died("gone"), "failed")]
 )
 def test_what_cannot_be_measured_is_a_row_with_its_reason(made: Session, error: Exception, status: str) -> None:
     def measure() -> Found:
         raise error
 
-    bench.keep(made.run, {"what": "x", "n": 1}, measure)
+    measured.keep(made.run, {"what": "x", "n": 1}, measure)
     unfit = views.unfit(made)
     assert unfit["status"].tolist() == [status]
     assert str(error) in unfit["why"][0]
@@ -151,7 +151,7 @@ def test_an_empty_run_has_empty_views_and_no_claims(made: Session) -> None:
 def test_invalid_points_are_in_no_number(made: Session) -> None:
     frame = pd.DataFrame({"latency_us": [1], "status": [200], "due_ms": [0]})
     facts = {"rate_per_s": 1.0, "window_s": 1.0, "wall_s": 1.0, "server_cpu_s": 0.5, "sent": 1}
-    bench.keep(
+    measured.keep(
         made.run,
         {"what": "load", "share": 1.0, "throttle": False, "round": 0},
         lambda: Found({}, facts, {"6 books": "wrong"}, {"calls": frame}),
@@ -165,7 +165,7 @@ def test_invalid_points_are_in_no_number(made: Session) -> None:
 
 def test_stages_stand_beside_their_budget(made: Session) -> None:
     frame = pd.DataFrame({stage: np.full(1000, 1000 * (place + 1), np.int32) for place, stage in enumerate(STAGES)})
-    bench.keep(made.run, {"what": "stages", "windows": "embedded", "rows": 1}, lambda: Found({}, {}, {}, {"stages": frame}))
+    measured.keep(made.run, {"what": "stages", "windows": "embedded", "rows": 1}, lambda: Found({}, {}, {}, {"stages": frame}))
     table = views.waterfall(made, rows=1)
     assert table["p50"].tolist() == [1, 2, 3, 4, 5, 6, 7, 28]
     assert table["budget"].iloc[-1] == sum(views.BUDGET_US.values())
@@ -184,7 +184,7 @@ def test_a_quantile_of_too_few_is_not_told() -> None:
 
 
 def test_the_recorded_target_follows_from_its_calls(recorded: Session) -> None:
-    files = [bench.series(recorded.run, row, "calls") for row in views.points(recorded, "target")]
+    files = [measured.series(recorded.run, row, "calls") for row in views.points(recorded, "target")]
     accepted = np.sort(np.concatenate([calls["latency_us"][calls["status"] == 200] for calls in files])) / 1e3
     told = load_views.target(load_views.loads(recorded))
     assert told["p99"] == accepted[int(np.ceil(0.99 * len(accepted))) - 1]
@@ -192,11 +192,11 @@ def test_the_recorded_target_follows_from_its_calls(recorded: Session) -> None:
 
 
 def test_the_recorded_headline_follows_from_its_samples(recorded: Session) -> None:
-    ways = {row["way"]: bench.series(recorded.run, row, "ns")["ns"].to_numpy() for row in views.points(recorded, "path")}
+    ways = {row["way"]: measured.series(recorded.run, row, "ns")["ns"].to_numpy() for row in views.points(recorded, "path")}
     told = findings.headline(views.ways(recorded), {})
     whole = np.sort(ways[findings.WHOLE])
     assert told["p50"] == whole[int(np.ceil(0.5 * len(whole))) - 1] / 1e3
-    steps = {row["step"]: np.sort(bench.series(recorded.run, row, "warm")["ns"].to_numpy()) for row in views.points(recorded, "step")}
+    steps = {row["step"]: np.sort(measured.series(recorded.run, row, "warm")["ns"].to_numpy()) for row in views.points(recorded, "step")}
     middles = {name: taken[int(np.ceil(0.5 * len(taken))) - 1] / 1e3 for name, taken in steps.items()}
     extremes = findings.extremes(views.ladder(recorded))
     assert extremes["best"] == min(middles.values())
@@ -214,7 +214,7 @@ def test_the_recorded_run_lost_no_decision_and_flipped_none(recorded: Session) -
 def test_the_recorded_replay_spends_the_budget_that_it_says(recorded: Session) -> None:
     table = levels.table(recorded)
     for point, rows in zip(views.points(recorded, "replay"), (table.iloc[:2], table.iloc[2:]), strict=True):
-        calls = bench.series(recorded.run, point, "calls")
+        calls = measured.series(recorded.run, point, "calls")
         assert rows["failed"].tolist()[0] == int((calls["status"] != 200).sum())
         assert rows["failed"].tolist()[1] == int(((calls["status"] != 200) | (calls["latency_us"] > 10_000)).sum())
 
