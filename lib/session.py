@@ -41,7 +41,7 @@ class Opened:
         return pd.concat([mine, *(run.frame().assign(origin="recorded") for run in self.beside)], ignore_index=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: an alias like Session[Model], when it is called, notes itself on the instance
 class Session(Generic[M]):
     """A notebook's run and the model that it measures, which is None where nothing is measured."""
 
