@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,10 @@ from lib import audit, record, sampler
 from lib.process import Died
 
 DISTURBED = ("5 lag", "8 quiet")  # checks that blame the machine's other work
+
+
+class Broke(Exception):
+    """What was being measured broke; the message is what the row says."""
 
 
 class Skipped(Exception):
@@ -54,7 +58,7 @@ def _point(run: record.Run, setting: dict[str, Any], measure: Callable[[], Found
             found = measure()
     except (Skipped, ImportError) as reason:
         return record.Point(setting, "skipped", str(reason))
-    except (Died, OSError, httpx.HTTPError, psutil.Error) as error:
+    except (Died, OSError, httpx.HTTPError, psutil.Error, Broke) as error:
         return record.Point(setting, "failed", f"{type(error).__name__}: {error}")
     host, checks = seen.summary(), dict(found.checks)
     if timed:
@@ -75,6 +79,24 @@ def series_name(what: str, setting: Mapping[str, Any]) -> str:
 def series(run: record.Run, point: Mapping[str, Any], what: str) -> pd.DataFrame:
     """A long series of a point (a row of Session.frame)."""
     return pd.read_parquet(run.path / point["facts"]["series"][what])
+
+
+def points(run: record.Run, what: str, *, status: tuple[str, ...] = ("ok",)) -> Iterator[dict[str, Any]]:
+    """The points of one kind, those that may be quoted unless other `status` are asked for: setting, samples and facts side by side."""
+    for row in run.frame().to_dict("records"):
+        if row["what"] == what and row["status"] in status:
+            yield {str(key): value for key, value in row.items()}
+
+
+def unfit(run: record.Run) -> pd.DataFrame:
+    """Points that may not be quoted, or could not be measured, and why."""
+    fixed = {"what", "status", "reason", "samples", "facts", "audit", "machine_id", "method", "run_id", "origin"}
+    rows = []
+    for row in run.frame().to_dict("records"):
+        if row["status"] != "ok":
+            setting = ", ".join(f"{key} {value}" for key, value in row.items() if key not in fixed and not pd.isna(value))
+            rows.append({"what": row["what"], "setting": setting, "status": row["status"], "why": row["reason"]})
+    return pd.DataFrame(rows, columns=["what", "setting", "status", "why"])
 
 
 def cores() -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lib import stats
+from lib import measured, stats
 from lib.measured import series
 from lib.pipelines.fraud.pipeline import STAGES
 from lib.pipelines.fraud.session import Session
@@ -25,24 +25,12 @@ BUDGET_US = {"parse": 15.0, "history": 15.0, "features": 10.0, "inference": 40.0
 
 def points(s: Session, what: str) -> Iterator[dict[str, Any]]:
     """The valid points of one kind."""
-    for row in s.frame().to_dict("records"):
-        if row["what"] == what and row["status"] == "ok":
-            yield {str(key): value for key, value in row.items()}
+    return measured.points(s.run, what)
 
 
 def unfit(s: Session) -> pd.DataFrame:
     """Points that may not be quoted, or could not be measured, and why."""
-    rows = [
-        {
-            "what": row["what"],
-            "setting": ", ".join(f"{k} {v}" for k, v in _setting(row).items()),
-            "status": row["status"],
-            "why": row["reason"],
-        }
-        for row in s.frame().to_dict("records")
-        if row["status"] != "ok"
-    ]
-    return pd.DataFrame(rows, columns=["what", "setting", "status", "why"])
+    return measured.unfit(s.run)
 
 
 def ladder(s: Session) -> pd.DataFrame:
@@ -249,8 +237,3 @@ def _measured(s: Session, what: str) -> Iterator[dict[str, Any]]:
     for row in s.frame().to_dict("records"):
         if row["what"] == what and row["facts"]:
             yield {str(key): value for key, value in row.items()}
-
-
-def _setting(row: dict[Any, Any]) -> dict[Any, Any]:
-    fixed = {"what", "status", "reason", "samples", "facts", "audit", "machine_id", "method", "run_id", "origin"}
-    return {k: v for k, v in row.items() if k not in fixed and not (isinstance(v, float) and np.isnan(v)) and v is not None}
