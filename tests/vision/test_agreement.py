@@ -55,6 +55,11 @@ def test_average_precision_by_hand() -> None:
     assert average_precision(truth, found) == pytest.approx((34 * 1 + 33 * 2 / 3) / 101)
 
 
+def test_a_second_box_on_the_same_thing_costs_precision() -> None:
+    found = made((*A, 0.9), (*A, 0.8), (*B, 0.7))
+    assert average_precision([made(A, B)], [found]) == pytest.approx((51 * 1 + 50 * 2 / 3) / 101)
+
+
 def test_average_precision_at_the_ends() -> None:
     assert average_precision([made(A, B)], [made((*A, 0.5), (*B, 0.4))]) == 1
     assert average_precision([made(A)], [none()]) == 0
