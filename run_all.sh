@@ -8,7 +8,7 @@ usage() {
   cat <<'USAGE'
 ./run_all.sh [OPTIONS]          measure on this machine, write report/ (the main job)
 ./run_all.sh test [PYTEST ARGS] run the tests
-./run_all.sh serve fraud [OPTIONS]  the fraud scoring service on 127.0.0.1 (--help: its options)
+./run_all.sh serve fraud|retail [OPTIONS]  a service on 127.0.0.1 (--help: its options)
 ./run_all.sh lab [ARGS]         JupyterLab on 127.0.0.1
 ./run_all.sh publish [OPTIONS]  renew the committed notebooks, figures and the README's table
 ./run_all.sh lock               compile requirements.lock.txt from pyproject.toml
@@ -57,6 +57,7 @@ lacking() {
   fc-list :lang=zh-tw 2>/dev/null | grep -q . || echo "fonts-noto-cjk (Traditional Chinese text)"
   command -v g++ >/dev/null || echo "build-essential (llama.cpp, compiled forests)"
   command -v redis-server >/dev/null || echo "redis-server (the fraud service's shared store)"
+  { ldconfig -p 2>/dev/null || true; } | grep -q 'libGL\.so\.1' || echo "libgl1 (OpenCV)"
   [ -z "$1" ] || "$1" -c 'import ensurepip, venv' 2>/dev/null || echo "python3-venv (the environment itself)"
 }
 
@@ -147,7 +148,7 @@ case ${1:-} in
   "" | -*) bootstrap; exec python -m lib run "$@" ;;
   publish) shift; bootstrap; exec python -m lib publish "$@" ;;
   serve)
-    case ${2:-} in fraud) ;; *) die "serve what? There is: fraud" ;; esac
+    case ${2:-} in fraud | retail) ;; *) die "serve what? There is: fraud, retail" ;; esac
     bootstrap; exec python -m "lib.pipelines.$2.service" "${@:3}"
     ;;
   lab) shift; bootstrap; exec jupyter lab --ip 127.0.0.1 --ServerApp.root_dir="$repo" $([ "$(id -u)" -ne 0 ] || echo --allow-root) "$@" ;;
@@ -157,6 +158,7 @@ case ${1:-} in
     # What is missing afterwards is skipped by its tests, with the reason.
     python -m lib.install
     python -m lib.pipelines.fraud.model || say "The fraud model is not ready; tests that need it are skipped."
+    python -m lib.vision.yolo || say "YOLOv8n is not ready; tests that need it are skipped."
     python -m lib.llm.weights || say "The weights are not ready; tests that need them are skipped."
     exec python -m pytest "$@"
     ;;

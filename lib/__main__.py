@@ -13,6 +13,7 @@ from lib import home, install, machine, readme, report
 from lib.llm import contender, weights
 from lib.pipelines.fraud import model as fraud
 from lib.session import MODES, PROFILES
+from lib.vision import yolo
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="AI inference, measured: engines, pipelines and their cost, as notebooks.")
@@ -38,6 +39,8 @@ def run(only: Only = [], profile: Profile = "quick", mode: Mode = "auto", engine
             _prepare_llm(wanted, model, must=mode == "live" or model != EMBEDDED)
         if any(path.stem.startswith("01") for path in paths):
             _prepare_fraud(must=mode == "live")
+        if any(path.stem.startswith("02") for path in paths):
+            _prepare_retail(must=mode == "live")
     asked = {**({"engines": wanted} if wanted else {}), **({"model": model} if model != EMBEDDED else {})}  # not every notebook knows them
     parameters = {"profile": profile, "mode": mode, "fresh": fresh, **asked}
     status = _report(paths, parameters, out=home.REPORT / "notebooks", figures=home.REPORT / "figures")
@@ -90,6 +93,16 @@ def _prepare_fraud(*, must: bool) -> None:
         if must:
             _refuse(str(reason))
         _say(f"The fraud model is not ready: {reason}")
+
+
+def _prepare_retail(*, must: bool) -> None:
+    """The detector in all its forms, and the footage."""
+    try:
+        yolo.build(say=_say)
+    except yolo.NotReady as reason:
+        if must:
+            _refuse(str(reason))
+        _say(f"YOLOv8n is not ready: {reason}")
 
 
 def _provision(names: list[str]) -> None:

@@ -108,8 +108,7 @@ def show(fig: go.Figure, slug: str, takeaway: str, *, width: int = 900, height: 
 
     `slug` is "<notebook>--<figure>", as in "10_llm_latency--ttft". Without a browser there is no PNG; a line says so.
     """
-    if not re.fullmatch(r"\d\d_[a-z0-9_]+--[a-z0-9_-]+", slug):
-        raise ValueError(f"a figure is named <notebook>--<figure>, for instance 10_llm_latency--ttft; {slug!r} is not")
+    _checked(slug)
     titled = title(fig, takeaway, width=width, height=height)
     live = json.loads(titled.to_json())
     folder().mkdir(parents=True, exist_ok=True)
@@ -126,6 +125,21 @@ def show(fig: go.Figure, slug: str, takeaway: str, *, width: int = 900, height: 
         bundle["image/png"] = base64.b64encode(png).decode()
     size = {"width": width, "height": height}
     _display(bundle, {"image/png": size, "figure": {"slug": slug, "takeaway": takeaway}})
+
+
+def photo(jpeg: bytes, slug: str, takeaway: str, *, width: int) -> None:
+    """Display a photograph `width` px wide under what it shows, and keep it as a file. `slug` as in `show`."""
+    _checked(slug)
+    folder().mkdir(parents=True, exist_ok=True)
+    (folder() / f"{slug}.jpg").write_bytes(jpeg)
+    _display({"text/markdown": f"**{takeaway}**", "text/plain": takeaway})
+    bundle = {"image/jpeg": base64.b64encode(jpeg).decode(), "text/plain": takeaway}
+    _display(bundle, {"image/jpeg": {"width": width}, "photo": {"slug": slug, "takeaway": takeaway}})
+
+
+def _checked(slug: str) -> None:
+    if not re.fullmatch(r"\d\d_[a-z0-9_]+--[a-z0-9_-]+", slug):
+        raise ValueError(f"a figure is named <notebook>--<figure>, for instance 10_llm_latency--ttft; {slug!r} is not")
 
 
 @cache

@@ -178,6 +178,10 @@ def _output(output: NotebookNode) -> str:
         return f'<div class="{kind}">{markdown2html(data["text/markdown"])}</div>'
     if "image/svg+xml" in data:
         return f'<div class="output">{data["image/svg+xml"]}</div>'
+    if "image/jpeg" in data:
+        said, width = metadata.get("photo", {}).get("takeaway", ""), metadata.get("image/jpeg", {}).get("width", "")
+        source = f"data:image/jpeg;base64,{data['image/jpeg'].strip()}"
+        return f'<img class="output" alt="{Markup.escape(said)}" width="{width}" src="{source}">'
     if "image/png" in data:
         return f'<img class="output" alt="" src="data:image/png;base64,{data["image/png"].strip()}">'
     return f"<pre>{ansi2html(data.get('text/plain', ''))}</pre>"

@@ -38,7 +38,7 @@ SAID = "in the graph"  # the way, float32 and every frame, whose counts the flee
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How a fleet looks: by which variant, in batches up to `batch`, `lanes` of them at a time, and whether still frames are passed over."""
+    """How a fleet looks: by which variant, in batches up to `batch`, `lanes` at a time; `gated`: still frames are passed over."""
 
     variant: str
     batch: int = 4
@@ -126,7 +126,8 @@ def _density(s: Session, shop: Shop, setup: Setup, plan: Plan) -> Found:
             return Window(streams, rates, age_s, len(heard) + lost, lost, wrong(heard, said))
 
         windows = [asdict(seen) for seen in density.climb(window, most=plan.most_streams)]
-    facts = {"variant": setup.variant, "batch": setup.batch, "lanes": setup.lanes, "gated": setup.gated, "sample_s": plan.sample_s, "most": plan.most_streams,
+    facts = {"variant": setup.variant, "batch": setup.batch, "lanes": setup.lanes, "gated": setup.gated,
+             "sample_s": plan.sample_s, "most": plan.most_streams,
              "windows": windows}  # fmt: skip
     return Found({}, facts, {}, {"frames": pd.concat(frames, ignore_index=True)})
 

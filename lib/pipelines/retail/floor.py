@@ -40,7 +40,7 @@ class Zone:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """People who cross it from the left of `start` → `end` to its right, as seen walking along it, enter; the others leave."""
+    """People who cross it from the right of `start` → `end` to its left, as seen walking along it, enter; the others leave."""
 
     start: Point
     end: Point

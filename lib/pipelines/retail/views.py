@@ -53,7 +53,7 @@ def judged(found: dict[int, Boxes], reference: dict[int, Boxes] | None, truth: L
     """What was found in the judged frames, held against the reference and, in the frames that have them, against hand labels."""
     sure = {number: there.above(SURE) for number, there in found.items()}
     by_hand = [number for number in sure if number in truth.frames]
-    people = [truth.boxes(number) for number in by_hand]
+    people = [truth.persons(number) for number in by_hand]
     right = agreement.f1(people, [sure[number] for number in by_hand])
     row = {
         "found": sum(map(len, sure.values())),
@@ -129,8 +129,8 @@ def reported(s: Session, point: dict[str, Any], truth: Labels) -> dict[str, Any]
         "exits": int(told["exits"].iloc[-1]),
     }
     if (best := reference(s)) is not None and len(best) == len(told):
-        zones = [name for name in told if name.startswith("in ")]
-        dwells = [name for name in told if name.startswith("dwell ")]
+        zones = [name for name in map(str, told) if name.startswith("in ")]
+        dwells = [name for name in map(str, told) if name.startswith("dwell ")]
         row |= {
             "off": share(told["people"], best["people"]),
             "zones_off": share(told[zones].to_numpy(), best[zones].to_numpy()),

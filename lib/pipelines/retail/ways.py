@@ -129,8 +129,8 @@ def watched(shop: Shop, view: str) -> tuple[Path, Floor]:
     """The clip that a camera with this view records, and its floor. The quiet part is cut out once, and kept as Motion JPEG."""
     if view == "whole":
         return shop.clip, shop.floor
-    quiet = labels.load().quiet
-    x, y, w, h = quiet.xywh
+    quiet = labels.load().quiet_view
+    x, y, w, h = quiet.x, quiet.y, quiet.width, quiet.height
     floor = Floor((h, w), (Zone("view", ((0, 0), (w - 1, 0), (w - 1, h - 1), (0, h - 1))),), None)
     path = shop.yolo.root / f"quiet-{x}-{y}-{w}-{h}.avi"
     if not path.exists():
@@ -138,7 +138,7 @@ def watched(shop: Shop, view: str) -> tuple[Path, Floor]:
             half = Path(scratch) / path.name
             out = cv2.VideoWriter(str(half), cv2.VideoWriter.fourcc(*"MJPG"), clip.fps, (w, h))
             for _, frame in frames_of(shop.clip):
-                out.write(frame[y : y + h, x : x + w])
+                out.write(quiet.of(frame))
             out.release()
             half.replace(path)
     return path, floor
