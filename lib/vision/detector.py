@@ -54,21 +54,25 @@ class OnnxRuntime:
         return found
 
 
+class _Own(threading.local):
+    request: Any = None  # of the thread that asks
+
+
 class OpenVino:
     """A model that OpenVINO compiled; each thread has an infer request of its own. See openvino_detector."""
 
     def __init__(self, compiled: Any, *, name: str, net_hw: tuple[int, int], batch: int, canvas: bool) -> None:
         self.name, self.net_hw, self.batch = name, net_hw, batch
         self.takes: Literal["canvas", "tensor"] = "canvas" if canvas else "tensor"
-        self._compiled, self._own = compiled, threading.local()
+        self._compiled, self._own = compiled, _Own()
         self._shape = (batch, *net_hw, 3) if canvas else (batch, 3, *net_hw)
         self._kind: type[np.generic] = np.uint8 if canvas else np.float32
 
     def infer(self, x: NDArray[Any]) -> NDArray[np.float32]:
         _check(x, self._shape, self._kind)
-        if not (request := self._own.__dict__.get("request")):
-            request = self._own.request = self._compiled.create_infer_request()
-        found: NDArray[np.float32] = request.infer(x, share_inputs=True, share_outputs=True)[0]
+        if self._own.request is None:
+            self._own.request = self._compiled.create_infer_request()
+        found: NDArray[np.float32] = self._own.request.infer(x, share_inputs=True, share_outputs=True)[0]
         return found
 
 

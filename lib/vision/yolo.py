@@ -83,14 +83,14 @@ def build(*, say: Say = print) -> Yolo:
             return load()
         began_s = time.monotonic()
         try:
-            checkpoint = fetch.fetch(CHECKPOINT, say=say)
+            fetch.fetch(CHECKPOINT, say=say)
             pictures = sorted(str(path) for name in (SAMPLES, PEOPLE) for path in fetch.fetch(name, say=say).glob("*.jpg"))
             if isinstance(engine := install.provision(ENGINE, say=say), install.Missing):
                 raise NotReady(f"YOLOv8n cannot be built: {engine.reason}")
             root.mkdir(parents=True, exist_ok=True)
             for left in root.glob(".making-*"):  # by a build that was killed
                 shutil.rmtree(left)
-            told = {name: _make(root / name, how, checkpoint, pictures, say) for name, how in STEPS.items() if not (root / name).exists()}
+            told = {name: _make(root / name, how, pictures, say) for name, how in STEPS.items() if not (root / name).exists()}
         except (fetch.Refused, child.Failed, OSError) as error:
             raise NotReady(f"YOLOv8n cannot be built: {error}") from error
         files = {name: _facts(root / name) for name in STEPS}
@@ -129,7 +129,7 @@ def _environment() -> dict[str, str]:
             "ORT_DISABLE_TELEMETRY": "1", "NNCF_CI": "1"}
 
 
-def _make(to: Path, how: dict[str, Any], checkpoint: Path, pictures: list[str], say: Say) -> dict[str, Any]:
+def _make(to: Path, how: dict[str, Any], pictures: list[str], say: Say) -> dict[str, Any]:
     """The file `to`, under its name only once it is whole. What the worker says of it, and the seconds it took."""
     began_s = time.monotonic()
     say(f"YOLOv8n: making {to.name}")

@@ -97,7 +97,8 @@ def test_a_precision_that_openvino_changes_is_refused(model: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("provider", [CUDA, TENSORRT])
-def test_a_provider_that_does_not_run_here_is_refused(model: Path, provider: str) -> None:
+def test_a_provider_that_does_not_run_here_is_refused(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
+    monkeypatch.setenv("INFERENCE_CACHE", str(tmp_path))
     from lib.install import platform
 
     if platform() == "cuda":
