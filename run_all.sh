@@ -104,7 +104,7 @@ environment() {
 
 # The repository's own lib, and no other on the path, is what runs.
 enter() {
-  export PYTHONPATH=$repo PATH=$env/bin:$PATH PYTHONUNBUFFERED=1
+  export PYTHONPATH=$repo PATH=$env/bin:$PATH PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1
   cd "$repo"
   python -c 'import lib, pathlib, sys; sys.exit(pathlib.Path(lib.__file__).parent.parent != pathlib.Path.cwd())' ||
     die "a package called lib shadows $repo/lib; look at PYTHONPATH and site-packages"

@@ -21,6 +21,7 @@ from typing import Any
 
 from lib import child, fetch, home, install, lock
 from lib.child import Say
+from lib.vision import labels
 
 CHECKPOINT, SAMPLES, PEOPLE = "yolov8n", "opencv-samples", "ultralytics-pictures"  # of the manifest
 ENGINE = "ultralytics"
@@ -84,7 +85,8 @@ def build(*, say: Say = print) -> Yolo:
         began_s = time.monotonic()
         try:
             fetch.fetch(CHECKPOINT, say=say)
-            pictures = sorted(str(path) for name in (SAMPLES, PEOPLE) for path in fetch.fetch(name, say=say).glob("*.jpg"))
+            found = (path for name in (SAMPLES, PEOPLE) for path in fetch.fetch(name, say=say).glob("*.jpg"))
+            pictures = sorted(str(path) for path in found if path.name not in _judged())
             if isinstance(engine := install.provision(ENGINE, say=say), install.Missing):
                 raise NotReady(f"YOLOv8n cannot be built: {engine.reason}")
             root.mkdir(parents=True, exist_ok=True)
@@ -151,8 +153,13 @@ def _facts(path: Path) -> dict[str, Any]:
 def _root() -> Path:
     """Where the models lie: another place as soon as the checkpoint, a picture, a package or the way they are made is another."""
     sums = [fetch.sources()[name].member_sha256 for name in (CHECKPOINT, SAMPLES, PEOPLE)]
-    made_of = [sums, tomllib.loads(install.PINS.read_text())[ENGINE]["pip"], STEPS, CALIBRATED_HW, fetch.sha256(WORKER)]
+    made_of = [sums, sorted(_judged()), tomllib.loads(install.PINS.read_text())[ENGINE]["pip"], STEPS, CALIBRATED_HW, fetch.sha256(WORKER)]
     return home.cache() / "retail" / hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _judged() -> set[str]:
+    """Pictures that the models are judged by: nothing is calibrated on them."""
+    return {picture.name for picture in labels.load().pictures}
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

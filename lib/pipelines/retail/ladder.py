@@ -64,7 +64,8 @@ def _ort(name: str, precision: str, file: str, changed: str) -> Variant:
     return Variant(f"ONNX Runtime {name}", "ONNX Runtime", precision, LARGE, changed, partial(_onnx, file=file, net_hw=LARGE))
 
 
-def _ov(precision: str, net_hw: HW, changed: str) -> Variant:
+def openvino(precision: str, net_hw: HW, changed: str = "") -> Variant:
+    """OpenVINO in f32, bf16 or INT8 (NNCF's) on pictures of `net_hw`."""
     size = "" if net_hw == LARGE else f" {net_hw[1]}×{net_hw[0]}"
     file = yolo.OPENVINO_INT8 if precision == "INT8" else yolo.ONNX
     made = partial(_openvino, file=file, net_hw=net_hw, precision="bf16" if precision == "bf16" else "f32")
@@ -81,13 +82,13 @@ VARIANTS = (
     _ort("INT8, head too", "INT8", yolo.ONNX_INT8_WHOLE, "everything in 8 bits, as the quantiser does unless told otherwise"),
     _ort("INT8 s8", "INT8", yolo.ONNX_INT8_S8, "the head in float; signed activations"),
     _ort("INT8 u8", "INT8", yolo.ONNX_INT8, "the head in float; unsigned activations, which the processor multiplies faster"),
-    _ov("f32", LARGE, "another graph compiler; normalisation inside the graph"),
-    _ov("bf16", LARGE, "bfloat16, asked for by name"),
-    _ov("INT8", LARGE, "NNCF's 8 bits, the head's arithmetic in float"),
-    _ov("f32", MIDDLE, "64 % of the pixels"),
-    _ov("bf16", MIDDLE, "64 % of the pixels, bfloat16"),
-    _ov("INT8", MIDDLE, "64 % of the pixels, 8 bits"),
-    _ov("INT8", SMALL, "36 % of the pixels, 8 bits"),
+    openvino("f32", LARGE, "another graph compiler; normalisation inside the graph"),
+    openvino("bf16", LARGE, "bfloat16, asked for by name"),
+    openvino("INT8", LARGE, "NNCF's 8 bits, the head's arithmetic in float"),
+    openvino("f32", MIDDLE, "64 % of the pixels"),
+    openvino("bf16", MIDDLE, "64 % of the pixels, bfloat16"),
+    openvino("INT8", MIDDLE, "64 % of the pixels, 8 bits"),
+    openvino("INT8", SMALL, "36 % of the pixels, 8 bits"),
 )
 
 

@@ -58,7 +58,7 @@ class Eye:
         self._tracker, self._floor = Tracker(fps=fps), FloorState(floor)
         self._gate = Gate(floor.frame_hw) if gated else None
         self._rested, self._patience = 0, max(1, round(fps * LOOK_S))
-        self._tracks = NOBODY
+        self._tracks, self._last = NOBODY, none()
 
     def moved(self, frame: NDArray[np.uint8]) -> bool:
         """Whether the network must look at this frame. Always where the camera is not gated."""
@@ -83,7 +83,7 @@ class Eye:
 
     def track(self, boxes: Boxes, time_s: float) -> Tracks:
         """Who these boxes are."""
-        self._tracks = self._tracker.update(boxes, time_s)
+        self._last, self._tracks = boxes, self._tracker.update(boxes, time_s)
         return self._tracks
 
     def report(self, tracks: Tracks, time_s: float) -> Report:
@@ -97,5 +97,10 @@ class Eye:
         return Sight(time_s, boxes, tracks, self.report(tracks, time_s))
 
     def rest(self, time_s: float) -> Sight:
-        """A frame that was not looked at: everybody stands where they stood."""
+        """A frame in which nothing moved: what the network saw last, it would see again. The tracker learns that people stand."""
+        tracks = self.track(self._last, time_s)
+        return Sight(time_s, none(), tracks, self.report(tracks, time_s))
+
+    def hold(self, time_s: float) -> Sight:
+        """A frame that was skipped: nobody knows better than that people are where they were."""
         return Sight(time_s, none(), self._tracks, self.report(self._tracks, time_s))

@@ -66,11 +66,11 @@ def serial(path: Path, floor: Floor, detector: Detector, *, fps: float, frames: 
         for number in range(frames):
             now, at = stamps[number], number / fps
             now[0] = perf_counter_ns()
-            frame = _read(clip, number)
+            frame = _next(clip, number, looked_at=number % every == 0)
             now[1] = perf_counter_ns()
-            outcome: Outcome = "skipped" if number % every else "seen" if eye.moved(frame) else "gated"
+            outcome: Outcome = "skipped" if frame is None else "seen" if eye.moved(frame) else "gated"
             now[2:] = perf_counter_ns()
-            if outcome == "seen":
+            if frame is not None and outcome == "seen":
                 if plain:
                     canvas = np.empty_like(canvas)
                 eye.canvas(frame, canvas[0])
@@ -85,7 +85,7 @@ def serial(path: Path, floor: Floor, detector: Detector, *, fps: float, frames: 
                 now[7] = perf_counter_ns()
                 sight = Sight(at, boxes, tracks, eye.report(tracks, at))
             else:
-                sight = eye.rest(at)
+                sight = eye.rest(at) if outcome == "gated" else eye.hold(at)
             now[8] = perf_counter_ns()
             sight.event("camera")
             now[9] = perf_counter_ns()
@@ -106,7 +106,8 @@ def overlapped(path: Path, floor: Floor, detector: Detector, *, fps: float, fram
     def follow() -> None:
         number, answer = waiting.popleft()
         at = number / fps
-        sight = eye.rest(at) if answer is None else eye.see(answer.result(), at)
+        rests = eye.rest if outcomes[number] == "gated" else eye.hold
+        sight = rests(at) if answer is None else eye.see(answer.result(), at)
         sight.event("camera")
         stamps[number, 1] = perf_counter_ns()
         sights.append(sight)
@@ -122,9 +123,9 @@ def overlapped(path: Path, floor: Floor, detector: Detector, *, fps: float, fram
         began_ns = perf_counter_ns()
         for number in range(frames):
             stamps[number, 0] = perf_counter_ns()
-            frame = _read(clip, number)
-            outcome: Outcome = "skipped" if number % every else "seen" if eye.moved(frame) else "gated"
-            if outcome == "seen":
+            frame = _next(clip, number, looked_at=number % every == 0)
+            outcome: Outcome = "skipped" if frame is None else "seen" if eye.moved(frame) else "gated"
+            if frame is not None and outcome == "seen":
                 canvas = canvases[0]
                 canvases.rotate(-1)
                 eye.canvas(frame, canvas[0])
@@ -140,7 +141,9 @@ def overlapped(path: Path, floor: Floor, detector: Detector, *, fps: float, fram
     return Walk(stamps, tuple(outcomes), tuple(sights), wall_s)
 
 
-def _read(clip: Clip, number: int) -> Frame:
-    if (frame := clip.read()) is None:
+def _next(clip: Clip, number: int, *, looked_at: bool) -> Frame | None:
+    """The next frame, or None where it is passed over: then it is decoded, as it must be, but not converted."""
+    frame = clip.read() if looked_at else None
+    if frame is None and (looked_at or not clip.skip()):
         raise EOFError(f"{clip.path.name} ends after {number} frames")
     return frame

@@ -105,7 +105,7 @@ def test_a_file_that_is_no_floor_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "floor.toml").write_text("zones = [")
     with pytest.raises(BadFloor, match=r"floor\.toml"):
         floors.load(tmp_path / "floor.toml")
-    with pytest.raises(BadFloor, match="none.toml"):
+    with pytest.raises(BadFloor, match=r"none\.toml"):
         floors.load(tmp_path / "none.toml")
 
 
