@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from operator import itemgetter
 from threading import Condition, Event, Lock, Thread
-from time import perf_counter
+from time import perf_counter, time
 from typing import TYPE_CHECKING
 
 from lib.pipelines.retail import hub as hubs
@@ -61,9 +61,10 @@ class Fleet:
         """`detectors`: of one geometry, each for another batch size. `wait_s`: how long a batch waits for more cameras' frames. `depth`:
         of a camera's mailbox. `on_seen` is called on the follower with every frame's camera and outcome. Raises ValueError.
         """
-        self.hub = hub or hubs.Hub()
+        self.hub = hubs.Hub() if hub is None else hub
         self.fault: str | None = None
         self._wait_s, self._depth, self._most_cameras, self._on_seen, self._now = wait_s, depth, most_cameras, on_seen, now
+        self._epoch_s = time() - now()  # an event's time is everybody's; frames' stamps are of a clock that nobody sets
         self._watches: tuple[Watch, ...] = ()  # replaced, never changed: readers need no lock
         self._lock, self._bell, self._told = Lock(), Condition(), Event()
         self._errands: queue.Queue[tuple[Callable[[Canvas], None], Future[Raw]]] = queue.Queue(maxsize=4)
@@ -207,7 +208,7 @@ class Fleet:
     def _follow(self) -> None:
         while (batch := self._turns.get()) is not None:
             for watch, frame, head in batch.frames:
-                turned_s, at_s = self._now(), frame.captured_s
+                turned_s, at_s = self._now(), frame.captured_s + self._epoch_s
                 try:
                     sight = watch.eye.rest(at_s) if head is None else watch.eye.see(head, at_s)
                     followed_s = self._now()
@@ -216,7 +217,7 @@ class Fleet:
                     watch.failed(error)
                     continue
                 sample = Sample(
-                    watch.name, frame.number, frame.place, 0 if head is None else batch.size, sight.report.people, at_s,
+                    watch.name, frame.number, frame.place, 0 if head is None else batch.size, sight.report.people, frame.captured_s,
                     frame.woken_s, frame.decoded_s, batch.taken_s, batch.fitted_s, batch.inferred_s, turned_s, followed_s, self._now(),
                 )  # fmt: skip
                 seen = Seen(frame.image, sight, event, sample)

@@ -1,16 +1,27 @@
-"""Cameras, an eye and a detector that cost nothing and do what a test tells them."""
+"""Cameras, an eye and a detector that cost nothing and do what a test tells them; and the service around them, listening."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from threading import Event
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import uvicorn
 from numpy.typing import NDArray
+
+from lib.pipelines.retail import feeds, floor, pipeline
+from lib.pipelines.retail.api import Api
+from lib.pipelines.retail.fleet import Fleet
+from lib.pipelines.retail.hub import Hub
+from lib.pipelines.retail.instruments import Instruments, Model
+from lib.pipelines.retail.service import Server
+from lib.pipelines.retail.wishes import Footage
 
 NET_HW, FRAME_HW = (96, 128), (72, 96)
 ANCHORS = 12 * 16 + 6 * 8 + 3 * 4
@@ -21,7 +32,7 @@ def frame(shade: int = 0, hw: tuple[int, int] = FRAME_HW) -> NDArray[np.uint8]:
 
 
 class Roll:
-    """Footage of `frames` frames, each of its own shade. `hang` blocks the next read until it is set; `broken` raises at frame so-and-so."""
+    """Footage of `frames` frames, each of its own shade. `hang` blocks the next read until it is set; at frame `broken` it raises."""
 
     def __init__(self, frames: int = 1_000_000, *, broken: int | None = None, hw: tuple[int, int] = FRAME_HW) -> None:
         self.frames, self.broken, self.hw = frames, broken, hw
@@ -115,3 +126,73 @@ def until(holds: Callable[[], object], *, within_s: float = 10) -> None:
     while not holds():
         assert time.monotonic() < end_s, "it did not come to hold"
         time.sleep(0.005)
+
+
+SHOP = {
+    "frame": [96, 72],
+    "line": {"start": [48, 70], "end": [48, 10]},
+    "zones": [
+        {"name": "door", "corners": [[5, 5], [90, 5], [90, 70], [5, 70]]},
+        {"name": "till", "corners": [[5, 5], [20, 5], [20, 20]], "queue": True},
+    ],
+}
+
+
+@dataclass
+class Shop:
+    """A service with null cameras. `well`: whether the source "moody" works; `hang`: what "stuck" waits for."""
+
+    detector: Detector = field(default_factory=Detector)
+    well: bool = True
+    hang: Event = field(default_factory=Event)
+    url: str = ""
+
+    def moody(self) -> Roll:
+        shop = self
+
+        class Moody(Roll):
+            def read(self) -> NDArray[np.uint8] | None:
+                if not shop.well:
+                    raise OSError("out of order")
+                return super().read()
+
+        return Moody()
+
+    def stuck(self) -> Roll:
+        roll = Roll()
+        roll.hang = self.hang
+        return roll
+
+    def footage(self) -> dict[str, Footage]:
+        opens: dict[str, Callable[[], Roll]] = {
+            "roll": Roll,
+            "moody": self.moody,
+            "stuck": self.stuck,
+            "short": lambda: Roll(5),
+            "torn": lambda: Roll(broken=3),
+            "wide": lambda: Roll(hw=(10, 20)),
+        }
+        return {name: Footage(open, FRAME_HW, 50.0, floor.parse(SHOP)) for name, open in opens.items()}
+
+
+@contextmanager
+def serving(shop: Shop, *, most_cameras: int = 4, most_subscribers: int = 8, **options: Any) -> Iterator[Api]:
+    """The shop's service on a free port, ready; ended in order."""
+    instruments = Instruments(Model("null-1", "int8", "none"))
+    fleet = Fleet([shop.detector], most_cameras=most_cameras, hub=Hub(most=most_subscribers), on_seen=instruments.seen)
+    api = Api(fleet, shop.footage(), lambda drawn, fps: pipeline.Eye(drawn, net_hw=NET_HW, fps=fps), instruments, net_hw=NET_HW, **options)
+    ours = feeds.listening("127.0.0.1", 0)
+    shop.url = f"http://127.0.0.1:{ours.getsockname()[1]}"
+    server = Server(uvicorn.Config(api.app(), lifespan="off", log_config=None, timeout_graceful_shutdown=3), api)
+    thread = Thread(target=server.run, args=([ours],))
+    thread.start()
+    try:
+        until(lambda: server.started and fleet.ready)
+        yield api
+    finally:
+        shop.hang.set()
+        api.leave()
+        server.should_exit = True
+        thread.join(10)
+        fleet.close()
+        assert not thread.is_alive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from threading import Event
 from typing import Any
 
@@ -41,7 +42,7 @@ def test_frames_come_in_order_with_rising_stamps(begin: Callable[..., Camera]) -
     for one in seen:
         assert one.captured_s <= one.woken_s <= one.decoded_s
         assert one.image[0, 0, 0] == one.place % 256
-    for a, b in zip(seen, seen[1:], strict=False):
+    for a, b in pairwise(tuple(seen)):
         assert b.captured_s - a.captured_s == pytest.approx((b.number - a.number) / FAST)
         assert b.place - a.place == b.number - a.number
 

@@ -34,9 +34,8 @@ def test_a_slow_subscriber_loses_its_oldest_and_nobody_elses() -> None:
 
 def test_there_are_so_many_places_and_they_are_given_back() -> None:
     hub = Hub(most=1)
-    with hub.subscribed(None, int):
-        with pytest.raises(Full, match="1 subscribers listen already"), hub.subscribed(None, int):
-            pass
+    with hub.subscribed(None, int), pytest.raises(Full, match="1 subscribers listen already"), hub.subscribed(None, int):
+        pass
     with hub.subscribed(None, int):
         assert len(hub) == 1
 

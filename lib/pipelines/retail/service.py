@@ -1,0 +1,170 @@
+"""The retail service: cameras that play clips, watched by one detector, over HTTP. What it answers is in api.py.
+
+It listens on this machine alone unless told otherwise: there is no authentication. SIGTERM or Ctrl-C: not ready any more, streams end,
+what is in flight is answered, cameras stop, out, after `drain_s` at the latest; a second signal ends it at once. One JSON line on stderr
+for each event of its life.
+
+    python -m lib.pipelines.retail.service [--cameras 3] [--size 384x512] [--precision int8]     (see --help)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import sys
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from socket import socket
+from types import FrameType
+from typing import Annotated, Literal
+
+import typer
+import uvicorn
+
+from lib import fetch, home
+from lib.pipelines.retail import feeds, floor
+from lib.pipelines.retail.api import Api
+from lib.pipelines.retail.fleet import Fleet
+from lib.pipelines.retail.hub import Full
+from lib.pipelines.retail.instruments import Instruments, Model
+from lib.pipelines.retail.pipeline import Eye
+from lib.pipelines.retail.wishes import Footage, Wish
+from lib.pipelines.serve import say
+from lib.vision import yolo
+from lib.vision.clip import BadClip, open_clip
+from lib.vision.detector import WrongDevice, openvino_detector
+
+TELL_S = 1.0  # how often listeners are told how the cameras do
+CLIP, FLOOR = "vtest.avi", home.INPUTS / "retail" / "floor.toml"
+
+
+class Server(uvicorn.Server):  # type: ignore[misc]  # its types are not read
+    """uvicorn, but streams are ended when it is told to leave (it would wait for them), and the signal is not raised once more after."""
+
+    def __init__(self, config: uvicorn.Config, api: Api) -> None:
+        super().__init__(config)
+        self._api = api
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._loop, self._telling = asyncio.get_running_loop(), asyncio.create_task(self._tell())
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        self._telling.cancel()
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)  # whoever asks twice does not want to wait
+        self.should_exit = True
+        self._loop.call_soon_threadsafe(self._api.leave)  # not here: a handler may interrupt whoever holds the hub's lock
+
+    async def _tell(self) -> None:
+        while True:
+            self._api.tell()
+            await asyncio.sleep(TELL_S)
+
+
+def run(api: Api, *, host: str = "127.0.0.1", port: int = 0, drain_s: float = 5.0) -> None:
+    """Serve until told to stop, then end the fleet. Ends the process with status 2 when it cannot listen."""
+    try:
+        ours = feeds.listening(host, port)
+    except (OSError, OverflowError) as error:
+        api.fleet.close()
+        say("failed", reason=f"cannot listen on {host}:{port}: {error}; another port may be free (--port)")
+        sys.exit(2)
+    for name in ("uvicorn", "uvicorn.error"):
+        logging.getLogger(name).handlers = [_Said(logging.WARNING)]
+        logging.getLogger(name).propagate = False
+    if not ours.getsockname()[0].startswith("127.") and ours.getsockname()[0] != "::1":
+        say("warning", reason=f"listening on {host}, beyond this machine, without authentication")
+    config = uvicorn.Config(
+        api.app(), loop="uvloop", http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
+        timeout_graceful_shutdown=max(1, round(drain_s)), server_header=False, limit_concurrency=256,
+    )  # fmt: skip
+    say("started", host=host, port=ours.getsockname()[1])
+    Server(config, api).run(sockets=[ours])
+    say("draining")
+    api.fleet.close()
+    say("stopped")
+
+
+class _Said(logging.Handler):
+    """uvicorn's complaints as lines of our log, without tracebacks: they may quote what a client sent."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say("server", level=record.levelname, reason=record.getMessage().partition("\n")[0])
+
+
+class Precision(StrEnum):
+    INT8 = "int8"
+    BF16 = "bf16"
+    F32 = "f32"
+
+
+def main(
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8010,
+    host: Annotated[str, typer.Option(help="Beyond loopback only if you ask for it: there is no authentication.")] = "127.0.0.1",
+    cameras: Annotated[int, typer.Option(help="Begin with so many that play the clip, as cam-1, cam-2 …")] = 0,
+    fps: Annotated[float, typer.Option(help="Of a camera that is not told otherwise.")] = 10.0,
+    size: Annotated[str, typer.Option(help="Of the network's input, height x width in multiples of 32.")] = "384x512",
+    precision: Annotated[Precision, typer.Option(help="int8 is quantised, bf16 and f32 compute in it.")] = Precision.INT8,
+    drawn: Annotated[Path, typer.Option("--floor", help="The floor of the clip, in TOML.", show_default="the clip's own")] = FLOOR,
+    gated: Annotated[bool, typer.Option(help="Do not look at frames in which nothing moves.")] = False,
+    batch: Annotated[int, typer.Option(help="The most frames, of different cameras, that are inferred together: 1, 2, 4, 8 or 16.")] = 1,
+    lanes: Annotated[int, typer.Option(help="Inferences at a time, on threads that share the processors.")] = 1,
+    threads: Annotated[int, typer.Option(help="Of the detector in all.", show_default="one a processor")] = 0,
+    most_cameras: Annotated[int, typer.Option(help="More are refused.")] = 32,
+    drain_s: Annotated[float, typer.Option(help="How long an orderly end may take.")] = 5.0,
+) -> None:
+    """Watch clips as cameras, and tell who is where, until told to stop (Ctrl-C, SIGTERM)."""
+    try:
+        known = yolo.load()
+        clip, shop = _clip(), floor.load(drawn)
+        with open_clip(clip) as first:
+            if (first.height, first.width) != shop.frame_hw:
+                raise floor.BadFloor(f"{drawn.name} is drawn on {shop.frame_hw}, frames of {clip.name} are {(first.height, first.width)}")
+        path = known.file(yolo.OPENVINO_INT8 if precision is Precision.INT8 else yolo.ONNX)
+        hint: Literal["f32", "bf16"] = "bf16" if precision is Precision.BF16 else "f32"
+        net_hw, threads = _size(size), threads or len(os.sched_getaffinity(0))
+        sizes = [n for n in (1, 2, 4, 8, 16) if n <= batch]
+        detectors = [openvino_detector(path, net_hw=net_hw, batch=n, threads=threads, precision=hint, streams=lanes) for n in sizes]
+    except (yolo.NotReady, fetch.Refused, BadClip, floor.BadFloor, WrongDevice, ValueError) as reason:
+        sys.exit(f"retail service: {reason}")
+    licence = fetch.sources()[yolo.CHECKPOINT].licence
+    instruments = Instruments(Model(known.version_of(path.name), precision.value, licence))
+    fleet = Fleet(detectors, threads=lanes, most_cameras=most_cameras, on_seen=instruments.seen)
+    footage = {clip.stem: Footage(partial(open_clip, clip), shop.frame_hw, fps, shop)}
+    api = Api(fleet, footage, lambda over, rate: Eye(over, net_hw=net_hw, fps=rate, gated=gated), instruments, net_hw=net_hw)
+    try:
+        for number in range(1, cameras + 1):
+            api.start(f"cam-{number}", Wish(clip.stem, footage[clip.stem], fps, shop, loop=True))
+    except (Full, ValueError) as reason:
+        fleet.close()
+        sys.exit(f"retail service: {reason}")
+    run(api, host=host, port=port, drain_s=drain_s)
+
+
+def _clip() -> Path:
+    source = fetch.sources()[yolo.SAMPLES]
+    if not (path := source.path / CLIP).exists():
+        raise yolo.NotReady(f"{CLIP} is not on this machine yet; python -m lib.vision.yolo fetches it")
+    return path
+
+
+def _size(told: str) -> tuple[int, int]:
+    """Raises ValueError unless it is heightxwidth, each a multiple of 32 up to 1280."""
+    if not re.fullmatch(r"\d{1,4}x\d{1,4}", told):
+        raise ValueError(f"--size {told}: say height x width, for instance 384x512")
+    height, width = map(int, told.split("x"))
+    if height % 32 or width % 32 or not (32 <= height <= 1280 and 32 <= width <= 1280):
+        raise ValueError(f"--size {told}: both must be multiples of 32 from 32 to 1280")
+    return height, width
+
+
+if __name__ == "__main__":
+    typer.run(main)
