@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from lib import install
 from lib.pipelines.retail.session import Shop
 from lib.vision import detector, yolo
-from lib.vision.detector import Detector
+from lib.vision.detector import Detector, WrongDevice
 
 HW = tuple[int, int]
 LARGE, MIDDLE, SMALL = (480, 640), (384, 512), (288, 384)  # of the clip's shape, in steps of 32, which the network asks for
@@ -46,8 +47,8 @@ class Variant:
         return self.make(shop, threads or processors(), batch=batch, **more)
 
 
-def _onnx(shop: Shop, threads: int, *, file: str, net_hw: HW, batch: int = 1) -> Detector:
-    return detector.onnxruntime_detector(shop.yolo.file(file), net_hw=net_hw, batch=batch, threads=threads)
+def _onnx(shop: Shop, threads: int, *, file: str, net_hw: HW, batch: int = 1, provider: str = "CPUExecutionProvider") -> Detector:
+    return detector.onnxruntime_detector(shop.yolo.file(file), net_hw=net_hw, batch=batch, threads=threads, provider=provider)
 
 
 def _openvino(shop: Shop, threads: int, *, file: str, net_hw: HW, precision: Literal["f32", "bf16"], batch: int = 1,
@@ -62,6 +63,17 @@ def _torch(variant: str, precision: str, changed: str) -> Variant:
 
 def _ort(name: str, precision: str, file: str, changed: str) -> Variant:
     return Variant(f"ONNX Runtime {name}", "ONNX Runtime", precision, LARGE, changed, partial(_onnx, file=file, net_hw=LARGE))
+
+
+def _on_gpu(shop: Shop, threads: int, *, provider: str, batch: int = 1) -> Detector:
+    if install.platform() != "cuda":  # asked first: ONNX Runtime would write a page about it, and then take the CPU
+        raise WrongDevice(f"{provider} needs an NVIDIA GPU; this machine has none")
+    return _onnx(shop, threads, file=yolo.ONNX, net_hw=LARGE, batch=batch, provider=provider)
+
+
+def _gpu(name: str, precision: str, provider: str, changed: str) -> Variant:
+    made = partial(_on_gpu, provider=provider)
+    return Variant(f"ONNX Runtime {name}", "ONNX Runtime", precision, LARGE, changed, made)
 
 
 def openvino(precision: str, net_hw: HW, changed: str = "") -> Variant:
@@ -82,6 +94,8 @@ VARIANTS = (
     _ort("INT8, head too", "INT8", yolo.ONNX_INT8_WHOLE, "everything in 8 bits, as the quantiser does unless told otherwise"),
     _ort("INT8 s8", "INT8", yolo.ONNX_INT8_S8, "the head in float; signed activations"),
     _ort("INT8 u8", "INT8", yolo.ONNX_INT8, "the head in float; unsigned activations, which the processor multiplies faster"),
+    _gpu("CUDA fp32", "fp32", detector.CUDA, "on a GPU"),
+    _gpu("TensorRT FP16", "fp16", detector.TENSORRT, "on a GPU, compiled for it"),
     openvino("f32", LARGE, "another graph compiler; normalisation inside the graph"),
     openvino("bf16", LARGE, "bfloat16, asked for by name"),
     openvino("INT8", LARGE, "NNCF's 8 bits, the head's arithmetic in float"),

@@ -30,7 +30,7 @@ from lib.vision import head, letterbox, yolo
 from lib.vision.boxes import Boxes
 from lib.vision.clip import frames as frames_of
 from lib.vision.coco import PERSON
-from lib.vision.detector import Detector
+from lib.vision.detector import Detector, WrongDevice
 
 JUDGED = 9  # every so many frames are looked at to judge a variant; the hand-labelled ones, every 27th, are among them
 LEAST_SCORE = 0.05  # boxes are kept down to here: average precision wants the unsure ones
@@ -52,7 +52,7 @@ def variants(s: Session, plan: Plan) -> None:
         for turn in range(1 if variant.torch else plan.rounds):
             setting = {"what": "variant", "name": variant.name, "round": turn}
             keep(s.run, setting, partial(_variant, s.model, variant, plan, judged=turn == 0))
-        if variant.make:
+        if variant.make and s.run.measured({"what": "variant", "name": variant.name, "round": 0}):
             keep(s.run, {"what": "memory", "name": variant.name}, partial(_memory, variant), timed=False)
 
 
@@ -75,7 +75,10 @@ def _variant(shop: Shop, variant: Variant, plan: Plan, *, judged: bool) -> Found
         taken_s, raws, more = _by_torch(variant.torch, shown, repeats=max(1, plan.infers // len(shown)))
         facts |= more
     else:
-        made = variant.detector(shop)
+        try:
+            made = variant.detector(shop)
+        except WrongDevice as reason:
+            raise Skipped(str(reason)) from reason
         taken_s = timed(made, shown, plan.infers)
         prepare = walk.preparing(made)
         raws = (made.infer(prepare(canvas[None]))[0] for canvas in shown) if judged else ()

@@ -15,12 +15,19 @@ from numpy.typing import NDArray
 from lib import stats
 from lib.measured import points, series
 from lib.pipelines.retail import ladder
+from lib.pipelines.retail.floor import Floor, FloorState
 from lib.pipelines.retail.ladder import REFERENCE
-from lib.pipelines.retail.session import Session
-from lib.pipelines.retail.tracking import SURE
+from lib.pipelines.retail.session import FPS, Session
+from lib.pipelines.retail.tracking import SURE, Tracks
+from lib.pipelines.retail.walk import STAGES
 from lib.vision import agreement
 from lib.vision.boxes import Boxes
 from lib.vision.labels import Labels
+
+# ms at p99 for one frame of one camera at 10 frames/s; together half of the time between two frames, so that a second camera has room.
+BUDGET_MS = {"decode": 5.0, "gate": 0.5, "letterbox": 1.5, "normalise": 1.5, "infer": 34.0, "boxes": 1.0, "track": 4.0, "floor": 2.0,
+             "event": 0.5}  # fmt: skip
+WARM = 5  # frames at the beginning that are not timed
 
 
 def variants(s: Session, truth: Labels) -> pd.DataFrame:
@@ -152,3 +159,85 @@ def reference(s: Session) -> pd.DataFrame | None:
         if point["name"] == "in the graph" and point["round"] == 0:
             return series(s.run, point, "frames")
     return None
+
+
+def waterfall(s: Session, way: str) -> pd.DataFrame:
+    """One row a stage of a way that goes frame by frame: ms at p50 and p99, and the budget. The last row is the whole."""
+    for point in points(s.run, "way"):
+        if point["name"] == way and point["round"] == 0 and not point["facts"]["lanes"]:
+            told = series(s.run, point, "frames").iloc[WARM:]
+            spans = {stage: told[f"{stage}, µs"] / 1e3 for stage in STAGES}
+            rows = [{"stage": stage, **spread(taken), "budget": BUDGET_MS[stage]} for stage, taken in spans.items()]
+            return pd.DataFrame([*rows, {"stage": "whole", **spread(sum(spans.values())), "budget": sum(BUDGET_MS.values())}])
+    return pd.DataFrame(columns=["stage", "p50", "p99", "budget"])
+
+
+def spread(ms: Any) -> dict[str, float | int | None]:
+    """p50 with its 95 % interval and p99; None where the sample is too small."""
+    values = np.asarray(ms, float).tolist()
+    middle, tail = stats.median(values), stats.quantile(values, 0.99)
+    of_middle = (middle.value, middle.lo, middle.hi) if middle else (None, None, None)
+    return {**dict(zip(("p50", "lo", "hi"), of_middle, strict=True)), "p99": tail.value if tail else None, "n": len(values)}
+
+
+def copies(frame_hw: tuple[int, int], net_hw: tuple[int, int]) -> pd.DataFrame:
+    """Bytes that each step writes for one frame, from the shapes alone: as first drafted, in buffers that stay, and in the graph.
+
+    What is written into a buffer that stays is written, but not allocated, and stays in the cache.
+    """
+    frame, canvas = 3 * frame_hw[0] * frame_hw[1], 3 * net_hw[0] * net_hw[1]
+    rows = [
+        ("decode: YUV to BGR, uint8", frame, frame, frame),
+        ("letterbox, uint8", canvas, canvas, canvas),
+        ("channels before pixels, uint8", canvas, canvas, 0),
+        ("to float32", 4 * canvas, 0, 0),
+        ("divide by 255, float32", 4 * canvas, 4 * canvas, 0),
+        ("inside the graph, float32", 0, 0, 4 * canvas),
+    ]
+    table = pd.DataFrame(rows, columns=["step", "first draft", "vectorised", "in the graph"])
+    return pd.concat([table, pd.DataFrame([{"step": "together", **table.iloc[:, 1:].sum()}])], ignore_index=True)
+
+
+def zone_counts(s: Session, truth: Labels, way: str, floor: Floor) -> pd.DataFrame:
+    """People in each zone at every hand-labelled frame: by hand, and as the way reported. Seconds from the clip's begin."""
+    found = next((point for point in points(s.run, "way") if point["name"] == way and point["round"] == 0), None)
+    if found is None:
+        return pd.DataFrame(columns=["zone", "second", "hand", "found"])
+    told, rows = series(s.run, found, "frames"), []
+    for number in sorted(truth.frames):
+        if number >= len(told):
+            continue
+        people = truth.frames[number]
+        by_hand = FloorState(floor).update(Tracks(np.arange(len(people)), people, np.ones(len(people), np.float32)), 0.0)
+        rows += [{"zone": zone.name, "second": number / FPS, "hand": by_hand.zones[zone.name].count,
+                  "found": int(told[f"in {zone.name}"].iloc[number])} for zone in floor.zones]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def shelf(s: Session) -> pd.DataFrame:
+    """Still pictures: what is there by hand, and what the float32 and the INT8 network count."""
+    rows: dict[str, dict[str, str]] = {}
+    for point in points(s.run, "shelf"):
+        for told in point["facts"]["rows"]:
+            row = rows.setdefault(told["picture"], {"picture": told["picture"], "by hand": _counts(told["there"])})
+            row[f"found, {told['precision']}"] = _counts(told["found"])
+    return pd.DataFrame(rows.values())
+
+
+def _counts(things: dict[str, int]) -> str:
+    return ", ".join(f"{many} {name}" for name, many in sorted(things.items())) or "nothing"
+
+
+def jpeg(s: Session, what: str, series_name: str = "jpegs") -> bytes:
+    """A picture that the run kept. Raises LookupError."""
+    for point in points(s.run, what):
+        return bytes(series(s.run, point, series_name)["jpeg"][0])
+    raise LookupError(f"run {s.run.run_id} kept no picture of {what}")
+
+
+def stood(s: Session, way: str) -> pd.DataFrame:
+    """Where everybody stood in every frame of the clip: x and y in pixels."""
+    for point in points(s.run, "way"):
+        if point["name"] == way and point["round"] == 0:
+            return series(s.run, point, "feet")
+    return pd.DataFrame(columns=["frame", "id", "x", "y"])
