@@ -176,12 +176,12 @@ class Shop:
 
 
 @contextmanager
-def serving(shop: Shop, *, most_cameras: int = 4, most_subscribers: int = 8, **options: Any) -> Iterator[Api]:
-    """The shop's service on a free port, ready; ended in order."""
+def serving(shop: Shop, *, most_cameras: int = 4, most_subscribers: int = 8, port: int = 0, **options: Any) -> Iterator[Api]:
+    """The shop's service, ready, on a free port unless one is told; ended in order."""
     instruments = Instruments(Model("null-1", "int8", "none"))
     fleet = Fleet([shop.detector], most_cameras=most_cameras, hub=Hub(most=most_subscribers), on_seen=instruments.seen)
     api = Api(fleet, shop.footage(), lambda drawn, fps: pipeline.Eye(drawn, net_hw=NET_HW, fps=fps), instruments, net_hw=NET_HW, **options)
-    ours = feeds.listening("127.0.0.1", 0)
+    ours = feeds.listening("127.0.0.1", port)
     shop.url = f"http://127.0.0.1:{ours.getsockname()[1]}"
     server = Server(uvicorn.Config(api.app(), lifespan="off", log_config=None, timeout_graceful_shutdown=3), api)
     thread = Thread(target=server.run, args=([ours],))
