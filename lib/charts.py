@@ -1,4 +1,4 @@
-"""Chart forms beyond dots with intervals: rankings, waterfalls against a budget, and courses over time. In the look of figures.py.
+"""Chart forms beyond dots with intervals: rankings, waterfalls against a budget, courses, lines, clouds, panels. In the look of figures.py.
 
 Pure: frames in, figures out; `figures.show` titles and displays them. Refuses nothing that is missing: it is not drawn.
 """
@@ -10,8 +10,11 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
-from lib.figures import INK, LINE, OTHERS, QUIET
+from lib.figures import ENGINES, INK, LINE, OTHERS, QUIET
+
+MARKS = (*ENGINES.values(), *OTHERS)
 
 
 def ranking(frame: pd.DataFrame, y: str, values: Mapping[str, str], *, x_title: str, log: bool = True) -> go.Figure:
@@ -118,6 +121,51 @@ def course(
             hovertemplate="%{x:.4~g}: %{y:.4~g}<extra>" + label + "</extra>",
         )
     return fig.update_layout(xaxis_title=x_title, yaxis={"title": y_title, **({"type": "log", "dtick": 1} if log else {})}, font_color=INK)
+
+
+def lines(frame: pd.DataFrame, x: str, y: str, by: str, *, x_title: str, y_title: str, log: bool = False) -> go.Figure:
+    """`y` over `x`, a line with marks for each `by`."""
+    fig = go.Figure()
+    for nth, (name, rows) in enumerate(frame.groupby(by, sort=False)):
+        style = MARKS[nth % len(MARKS)]
+        fig.add_scatter(
+            x=rows[x].tolist(), y=_known(rows[y]), name=str(name), mode="lines+markers", line={"color": style.colour, "width": 2},
+            marker={"size": 9, "symbol": style.symbol}, hovertemplate="%{x}: %{y:.4~g}<extra>" + str(name) + "</extra>",
+        )  # fmt: skip
+    return fig.update_layout(xaxis_title=x_title, yaxis={"title": y_title, **({"type": "log", "dtick": 1} if log else {})})
+
+
+def cloud(frame: pd.DataFrame, x: str, y: str, label: str, by: str, *, x_title: str, y_title: str, log: bool = False) -> go.Figure:
+    """A mark for each row at (`x`, `y`), named by `label`, in the colour of its `by`."""
+    fig = go.Figure()
+    for nth, (name, rows) in enumerate(frame.groupby(by, sort=False)):
+        style = MARKS[nth % len(MARKS)]
+        sides = ["top center" if turn % 2 else "bottom center" for turn in range(len(rows))]
+        fig.add_scatter(
+            x=_known(rows[x]), y=_known(rows[y]), text=rows[label].tolist(), name=str(name), mode="markers+text", textposition=sides,
+            textfont={"size": 12, "color": QUIET}, marker={"size": 11, "symbol": style.symbol, "color": style.colour},
+            hovertemplate="<b>%{text}</b><br>%{x:.4~g}, %{y:.4~g}<extra></extra>",
+        )  # fmt: skip
+    axis = {"title": x_title, "showgrid": True, **({"type": "log", "dtick": "D2"} if log else {})}
+    return fig.update_layout(xaxis=axis, yaxis_title=y_title)
+
+
+def panels(frame: pd.DataFrame, x: str, values: Mapping[str, str], by: str, *, x_title: str, y_title: str) -> go.Figure:
+    """One panel below the other for each `by`: `values` (column → label) over `x`, the first as a line, the others as marks."""
+    names = frame[by].drop_duplicates().tolist()
+    fig = make_subplots(rows=len(names), cols=1, shared_xaxes=True, vertical_spacing=0.07, subplot_titles=names)
+    for row, name in enumerate(names, start=1):
+        mine = frame[frame[by] == name]
+        for nth, ((column, label), style) in enumerate(zip(values.items(), OTHERS, strict=False)):
+            fig.add_scatter(
+                x=mine[x].tolist(), y=_known(mine[column]), name=label, legendgroup=label, showlegend=row == 1, row=row, col=1,
+                mode="markers" if nth else "lines", line={"color": style.colour, "width": 2, "shape": "hv"},
+                marker={"size": 9, "symbol": style.symbol, "color": style.colour},
+                hovertemplate=f"{name}, {label}: " + "%{y} at %{x:.4~g}<extra></extra>",
+            )  # fmt: skip
+    fig.update_annotations(font={"size": 13, "color": QUIET}, x=0, xanchor="left")
+    fig.update_yaxes(rangemode="tozero", dtick=2)
+    return fig.update_xaxes(title_text=x_title, row=len(names), col=1).update_yaxes(title_text=y_title, row=(len(names) + 1) // 2, col=1)
 
 
 def _known(column: pd.Series[Any]) -> list[float | None]:

@@ -25,12 +25,12 @@ LAYERS = (
     {"lib.measured", "lib.session", "lib.monitoring"},
     {"lib.vision"},
     {"lib.llm", "lib.pipelines"},
-    {"lib.press", "lib.figures", "lib.charts", "lib.report"},
+    {"lib.press", "lib.figures", "lib.charts", "lib.floorplan", "lib.report"},
     {"lib.readme", "lib.__main__"},
 )  # fmt: skip
 LATE = {"torch", "vllm", "onnxruntime", "transformers", "lightgbm", "sklearn", "daal4py", "lleaves", "treelite", "tl2cgen",
         "mlperf_loadgen", "openvino", "supervision", "trackers", "ultralytics", "nncf"}  # fmt: skip
-CHARTS = {"lib.press", "lib.figures", "lib.charts", "lib.report"}
+CHARTS = {"lib.press", "lib.figures", "lib.charts", "lib.floorplan", "lib.report"}
 MOST_LINES, MOST_BYTES = 320, 2_000_000
 
 

@@ -143,13 +143,22 @@ class FloorState:
         people = Detections(tracks.xyxy, tracker_id=tracks.ids)
         if self._line:
             self._line.trigger(people)
-        inside = [area.trigger(people) for area in self._areas]
+        inside = self._inside(people)
         stays, queue = {}, 0
         for zone, here in zip(self.floor.zones, inside, strict=True):
             stays[zone.name] = stay = self._stay(zone.name, tracks.ids[here], time_s)
             queue += zone.queue and sum(dwell >= STANDS_S for dwell in stay.dwell_s)
         crossed = (self._line.in_count, self._line.out_count) if self._line else (0, 0)
         return Report(time_s, len(tracks), stays, queue, *crossed)
+
+    def inside(self, tracks: Tracks) -> list[NDArray[np.bool_]]:
+        """For each zone of the floor, who stands in it, (n,). Remembers nothing."""
+        from supervision import Detections
+
+        return self._inside(Detections(tracks.xyxy))
+
+    def _inside(self, people: Any) -> list[NDArray[np.bool_]]:
+        return [area.trigger(people) for area in self._areas]
 
     def _stay(self, name: str, ids: NDArray[np.int64], time_s: float) -> Stay:
         guests = self._guests[name]

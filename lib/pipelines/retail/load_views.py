@@ -94,6 +94,13 @@ def best(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def lined(table: pd.DataFrame) -> pd.DataFrame:
+    """The grid with a name for each of its lines: variant, threads, inferences side by side."""
+    names = [f"{row['name']}, {row['threads']} thread{'s' * (row['threads'] > 1)}, {row['side by side']} at a time"
+             for row in table.to_dict("records")]  # fmt: skip
+    return table.assign(line=names)
+
+
 def soak(s: Session) -> dict[str, Any]:
     """The longest soak: what memory did (MB/min, 95 %), what was heard, and how the camera that broke came back. Empty where none ran."""
     found = max(points(s.run, "soak"), key=lambda point: point["seconds"], default=None)

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lib import home
+from lib import audit, home, machine
 from lib.measured import Found, Skipped, keep
 from lib.pipelines.retail import ladder, walk
 from lib.pipelines.retail.ladder import REFERENCE, Variant
@@ -34,6 +34,7 @@ from lib.vision.detector import Detector, WrongDevice
 
 JUDGED = 9  # every so many frames are looked at to judge a variant; the hand-labelled ones, every 27th, are among them
 LEAST_SCORE = 0.05  # boxes are kept down to here: average precision wants the unsure ones
+CEILINGS = ("matmul float32", "matmul bfloat16")
 BESIDE = 12  # inferences of the reference before and after each variant
 
 
@@ -42,6 +43,21 @@ def models(s: Session) -> None:
     if s.model is not None:
         shop = s.model
         keep(s.run, {"what": "models"}, lambda: Found({}, {"version": shop.yolo.version, **shop.yolo.facts}, {}), timed=False)
+
+
+def ceiling(s: Session) -> None:
+    """What the processors do at most in matrix products, which is what convolutions are."""
+    if s.model is None or all(s.run.measured({"what": "ceiling", "name": name}) for name in CEILINGS):
+        return
+    for told in machine.ceilings(budget_s=0.5):
+        if told.name in CEILINGS and told.timing is not None:
+            taken_s = told.timing.samples_s
+            found = Found({"s": list(taken_s)}, {"rate": told.rate}, {"repeats": audit.repeats(taken_s)})
+            keep(s.run, {"what": "ceiling", "name": told.name}, partial(_as_is, found), timed=False)
+
+
+def _as_is(found: Found) -> Found:
+    return found
 
 
 def variants(s: Session, plan: Plan) -> None:

@@ -113,7 +113,8 @@ def ways(s: Session, truth: Labels) -> pd.DataFrame:
             row["times"].append(fps * float(np.mean(loop["samples"]["frame_s"])))
         if point["round"] == 0:
             row |= reported(s, point, truth) | {"looked": facts["looked"] / facts["frames"]}
-    return pd.DataFrame([{**row, **_middle(row.pop("fps"), "fps"), **_middle(row.pop("times"), "times")} for row in rows.values()])
+    told = [{**row, "rounds": len(row["fps"]), **_middle(row["fps"], "fps"), **_middle(row["times"], "times")} for row in rows.values()]
+    return pd.DataFrame(told)
 
 
 def _middle(values: Sequence[float], name: str) -> dict[str, float | None]:
@@ -203,14 +204,14 @@ def zone_counts(s: Session, truth: Labels, way: str, floor: Floor) -> pd.DataFra
     found = next((point for point in points(s.run, "way") if point["name"] == way and point["round"] == 0), None)
     if found is None:
         return pd.DataFrame(columns=["zone", "second", "hand", "found"])
-    told, rows = series(s.run, found, "frames"), []
+    told, state, rows = series(s.run, found, "frames"), FloorState(floor), list[dict[str, Any]]()
     for number in sorted(truth.frames):
         if number >= len(told):
             continue
         people = truth.frames[number]
-        by_hand = FloorState(floor).update(Tracks(np.arange(len(people)), people, np.ones(len(people), np.float32)), 0.0)
-        rows += [{"zone": zone.name, "second": number / FPS, "hand": by_hand.zones[zone.name].count,
-                  "found": int(told[f"in {zone.name}"].iloc[number])} for zone in floor.zones]  # fmt: skip
+        by_hand = state.inside(Tracks(np.arange(len(people)), people, np.ones(len(people), np.float32)))
+        rows += [{"zone": zone.name, "second": number / FPS, "hand": int(inside.sum()), "found": int(told[f"in {zone.name}"].iloc[number])}
+                 for zone, inside in zip(floor.zones, by_hand, strict=True)]  # fmt: skip
     return pd.DataFrame(rows)
 
 
