@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import pairwise
 from threading import Lock
@@ -25,7 +25,7 @@ from lib.pipelines.retail import density, ladder, variants
 from lib.pipelines.retail.density import SOURCE_FPS, WINDOW, Window
 from lib.pipelines.retail.fleet import Fleet
 from lib.pipelines.retail.pipeline import Eye
-from lib.pipelines.retail.plan import Plan
+from lib.pipelines.retail.plan import Plan, Setup
 from lib.pipelines.retail.sample import STAGES, Sample
 from lib.pipelines.retail.session import Session, Shop
 from lib.pipelines.retail.watch import Seen
@@ -34,23 +34,6 @@ from lib.vision.clip import open_clip
 READY_S = 30.0
 SETTLE_S = 1.0  # after a stream was added
 SAID = "in the graph"  # the way, float32 and every frame, whose counts the fleet's are held against
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """How a fleet looks: by which variant, in batches up to `batch`, `lanes` at a time; `gated`: still frames are passed over."""
-
-    variant: str
-    batch: int = 4
-    lanes: int = 1
-    gated: bool = False
-
-    @property
-    def name(self) -> str:
-        return f"{self.variant}{', gated' if self.gated else ''}"
-
-
-SETUPS = (Setup("OpenVINO f32"), Setup("OpenVINO INT8"), Setup("OpenVINO INT8 512×384"), Setup("OpenVINO INT8 512×384", gated=True))
 
 
 class Ear:
@@ -100,7 +83,7 @@ def densities(s: Session, plan: Plan) -> None:
     """Each set-up, until it does not keep up."""
     if s.model is None:
         return
-    for setup in SETUPS:
+    for setup in plan.setups:
         keep(s.run, {"what": "density", "setup": setup.name}, partial(_density, s, s.model, setup, plan))
 
 
@@ -173,7 +156,7 @@ def batches(s: Session, plan: Plan) -> None:
     """More cameras than the machine keeps up with, looked at in batches of at most so many: what waiting for company costs and brings."""
     if s.model is None:
         return
-    for batch in (1, 2, 4, 8):
+    for batch in plan.batches:
         setup = Setup("OpenVINO INT8 512×384", batch=batch)
         for streams in (4, min(12, plan.most_streams)):
             setting = {"what": "batch", "setup": setup.name, "batch": batch, "streams": streams}
@@ -200,11 +183,11 @@ def sweep(s: Session, plan: Plan) -> None:
     if s.model is None:
         return
     most = ladder.processors()
-    for name in ("OpenVINO f32", "OpenVINO INT8", "OpenVINO INT8 512×384"):
+    for name in plan.grid:
         for threads, workers in sorted({(1, 1), (most, 1), (most, most)}):
-            for batch in (1, 2, 4, 8):
+            for batch in plan.batches:
                 setting = {"what": "sweep", "name": name, "threads": threads, "workers": workers, "batch": batch}
-                keep(s.run, setting, partial(_swept, s.model, name, threads, workers, batch, plan.sweep_s))
+                keep(s.run, setting, partial(_swept, s.model, name, threads, workers, batch, plan.grid_s))
 
 
 def _swept(shop: Shop, name: str, threads: int, workers: int, batch: int, seconds: float) -> Found:

@@ -9,8 +9,25 @@ from lib.pipelines.retail.ladder import Variant
 
 
 @dataclass(frozen=True, slots=True)
+class Setup:
+    """How a fleet looks: by which variant, in batches up to `batch`, `lanes` at a time; `gated`: still frames are passed over."""
+
+    variant: str
+    batch: int = 4
+    lanes: int = 1
+    gated: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}{', gated' if self.gated else ''}"
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """How much a profile asks for. `ways_frames`: of the clip, in each round but the first, which walks `whole`."""
+    """How much a profile asks for. `ways_frames`: of the clip, in each round but the first, which walks `whole`.
+
+    `grid`: variants whose threads and batches are swept; `setups`: whose stream density is sought, in windows of samples of `sample_s`.
+    """
 
     variants: tuple[Variant, ...]
     infers: int
@@ -18,15 +35,22 @@ class Plan:
     whole: int
     ways_frames: int
     predict_frames: int
-    sweep_s: float
+    grid: tuple[str, ...]
+    grid_s: float
+    setups: tuple[Setup, ...]
     sample_s: float
     most_streams: int
+    batches: tuple[int, ...]
     batches_s: float
     soak_s: float
 
 
+GRID = ("OpenVINO f32", "OpenVINO INT8", "OpenVINO INT8 512×384")
+SETUPS = (Setup("OpenVINO f32"), Setup("OpenVINO bf16"), Setup("OpenVINO INT8"), Setup("OpenVINO INT8 512×384"),
+          Setup("OpenVINO INT8 512×384", gated=True))  # fmt: skip
+FEW = tuple(map(ladder.named, ("ONNX Runtime fp32", "ONNX Runtime INT8, head too", "OpenVINO f32", "OpenVINO INT8 512×384")))
 PLANS = {
-    "smoke": Plan(tuple(v for v in ladder.VARIANTS if v.torch is None), 5, 1, 60, 60, 10, 0.1, 0.02, 2, 1.0, 5.0),
-    "quick": Plan(ladder.VARIANTS, 60, 3, 795, 150, 60, 1.0, 0.1, 16, 8.0, 60.0),
-    "full": Plan(ladder.VARIANTS, 300, 5, 795, 795, 300, 5.0, 1.0, 24, 60.0, 600.0),
+    "smoke": Plan(FEW, 5, 1, 60, 60, 10, GRID[2:], 0.1, SETUPS[3:4], 0.02, 2, (1, 4), 0.5, 5.0),
+    "quick": Plan(ladder.VARIANTS, 60, 3, 795, 150, 60, GRID, 1.0, SETUPS, 0.1, 16, (1, 2, 4, 8), 8.0, 60.0),
+    "full": Plan(ladder.VARIANTS, 300, 5, 795, 795, 300, GRID, 5.0, SETUPS, 1.0, 24, (1, 2, 4, 8), 60.0, 600.0),
 }

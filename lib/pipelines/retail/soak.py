@@ -44,10 +44,11 @@ def soak(s: Session, plan: Plan) -> None:
 def _soak(shop: Shop, seconds: float) -> Found:
     with tempfile.TemporaryDirectory(prefix="retail-") as scratch:
         clip = own(shop, Path(scratch) / "own.avi")
-        options = ("--cameras", "2", "--fps", f"{FPS:g}", "--clip", f"own={clip}")
+        options = ("--fps", f"{FPS:g}", "--clip", f"own={clip}")
         command = (sys.executable, "-m", "lib.pipelines.retail.service", *options)
         with running(lambda port: (*command, "--port", str(port)), name="retail service", logs=logs()) as process:
-            httpx.put(f"{process.url}/v1/cameras/{BREAKS}", json={"source": "own"}, timeout=10, trust_env=False).raise_for_status()
+            for name, source in (("cam-1", shop.clip.stem), ("cam-2", shop.clip.stem), (BREAKS, "own")):
+                httpx.put(f"{process.url}/v1/cameras/{name}", json={"source": source}, timeout=10, trust_env=False).raise_for_status()
             with listening(process) as heard, watching(process) as pictures:
                 rows = _watched(process, clip, seconds)
             heard_, pictures_ = dict(heard), dict(pictures)
