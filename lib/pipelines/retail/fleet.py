@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from operator import itemgetter
+from operator import attrgetter
 from threading import Condition, Event, Lock, Thread
 from time import perf_counter, time
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 NAME, NAMED = re.compile(r"[a-z0-9-]{1,32}"), "A camera's name is 1 to 32 of a-z, 0-9 and -"
 TICK_S = 0.25  # how often an idle thread looks up: whether it is still wanted
 MOST_FAILURES = 5  # batches in a row before a detector counts as broken
-SAMPLES = 20_000
+SAMPLES = 4096
 
 
 class BadName(ValueError):
@@ -181,7 +181,7 @@ class Fleet:
                 self._bell.notify_all()
 
     def _take(self, looker: Looker) -> list[tuple[Watch, Frame]]:
-        """The frames that the next batch is made of, the oldest capture first; none when something else is to be done, or nothing came."""
+        """The frames that the next batch is made of; none when something else is to be done, or nothing came."""
         with self._bell:
             self._bell.wait_for(lambda: self._waiting() or not self._errands.empty() or self._told.is_set(), TICK_S)
             if self._wait_s and self._waiting():
@@ -190,13 +190,15 @@ class Fleet:
             chosen = [(watch, watch.mailbox.take()) for watch in waiting[: looker.room(len(waiting))]]
             taken = [(watch, frame) for watch, frame in chosen if frame is not None]
             for watch, _ in taken:
-                watch.in_flight = True
+                watch.in_flight, watch.taken_s = True, self._now()
         return taken
 
     def _waiting(self) -> list[Watch]:
-        """Cameras whose next frame may be taken, the oldest capture first."""
-        heads = [(watch, watch.mailbox.oldest()) for watch in self._watches if not watch.in_flight]
-        return [watch for _, watch in sorted(((frame.captured_s, watch) for watch, frame in heads if frame), key=itemgetter(0))]
+        """Cameras whose next frame may be taken, who waits longest for a turn first.
+
+        By the age of frames instead, the camera whose frame is replaced just before its turn would be last every time.
+        """
+        return sorted((watch for watch in self._watches if watch.mailbox and not watch.in_flight), key=attrgetter("taken_s"))
 
     def _hand_on(self, batch: Batch) -> None:
         """Wait for room with the follower: its backlog is what the mailboxes then drop, not what grows."""

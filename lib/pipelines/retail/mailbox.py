@@ -41,11 +41,6 @@ class Mailbox(Generic[Item]):
         if self._ring is not None:
             self._ring()
 
-    def oldest(self) -> Item | None:
-        """What `take` would take; it stays."""
-        with self._lock:
-            return self._items[0] if self._items else None
-
     def take(self) -> Item | None:
         """The oldest of those held, or None."""
         with self._lock:

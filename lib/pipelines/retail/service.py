@@ -28,7 +28,7 @@ import uvicorn
 from lib import fetch, home
 from lib.pipelines.retail import feeds, floor
 from lib.pipelines.retail.api import Api
-from lib.pipelines.retail.fleet import Fleet
+from lib.pipelines.retail.fleet import NAME, Fleet
 from lib.pipelines.retail.hub import Full
 from lib.pipelines.retail.instruments import Instruments, Model
 from lib.pipelines.retail.pipeline import Eye
@@ -109,7 +109,8 @@ class Precision(StrEnum):
 def main(
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8010,
     host: Annotated[str, typer.Option(help="Beyond loopback only if you ask for it: there is no authentication.")] = "127.0.0.1",
-    cameras: Annotated[int, typer.Option(help="Begin with so many that play the clip, as cam-1, cam-2 …")] = 0,
+    cameras: Annotated[int, typer.Option(help="Begin with so many, cam-1, cam-2 …, that play your clips in turn, else ours.")] = 0,
+    clips: Annotated[list[str], typer.Option("--clip", help="A clip of your own, NAME=PATH; may be given again.", show_default=False)] = [],  # noqa: B006
     fps: Annotated[float, typer.Option(help="Of a camera that is not told otherwise.")] = 10.0,
     size: Annotated[str, typer.Option(help="Of the network's input, height x width in multiples of 32.")] = "384x512",
     precision: Annotated[Precision, typer.Option(help="int8 is quantised, bf16 and f32 compute in it.")] = Precision.INT8,
@@ -128,6 +129,7 @@ def main(
         with open_clip(clip) as first:
             if (first.height, first.width) != shop.frame_hw:
                 raise floor.BadFloor(f"{drawn.name} is drawn on {shop.frame_hw}, frames of {clip.name} are {(first.height, first.width)}")
+        own = {name: _footage(path, shop, fps) for name, path in map(_named, clips)}
         path = known.file(yolo.OPENVINO_INT8 if precision is Precision.INT8 else yolo.ONNX)
         hint: Literal["f32", "bf16"] = "bf16" if precision is Precision.BF16 else "f32"
         net_hw, threads = _size(size), threads or len(os.sched_getaffinity(0))
@@ -138,11 +140,13 @@ def main(
     licence = fetch.sources()[yolo.CHECKPOINT].licence
     instruments = Instruments(Model(known.version_of(path.name), precision.value, licence))
     fleet = Fleet(detectors, threads=lanes, most_cameras=most_cameras, on_seen=instruments.seen)
-    footage = {clip.stem: Footage(partial(open_clip, clip), shop.frame_hw, fps, shop)}
+    footage = {clip.stem: Footage(partial(open_clip, clip), shop.frame_hw, fps, shop), **own}
+    played = list(own) or [clip.stem]
     api = Api(fleet, footage, lambda over, rate: Eye(over, net_hw=net_hw, fps=rate, gated=gated), instruments, net_hw=net_hw)
     try:
         for number in range(1, cameras + 1):
-            api.start(f"cam-{number}", Wish(clip.stem, footage[clip.stem], fps, shop, loop=True))
+            name = played[(number - 1) % len(played)]
+            api.start(f"cam-{number}", Wish(name, footage[name], fps, footage[name].floor, loop=True))
     except (Full, ValueError) as reason:
         fleet.close()
         sys.exit(f"retail service: {reason}")
@@ -154,6 +158,21 @@ def _clip() -> Path:
     if not (path := source.path / CLIP).exists():
         raise yolo.NotReady(f"{CLIP} is not on this machine yet; python -m lib.vision.yolo fetches it")
     return path
+
+
+def _named(told: str) -> tuple[str, Path]:
+    """Raises ValueError unless it is NAME=PATH."""
+    name, _, path = told.partition("=")
+    if not NAME.fullmatch(name) or not path:
+        raise ValueError(f"--clip {told}: say NAME=PATH, the name of 1 to 32 a-z, 0-9 and -")
+    return name, Path(path)
+
+
+def _footage(path: Path, shop: floor.Floor, fps: float) -> Footage:
+    """A clip of the user's: on the floor that was given where its frames have that size, else on one without zones. Raises BadClip."""
+    with open_clip(path) as first:
+        frame_hw = first.height, first.width
+    return Footage(partial(open_clip, path), frame_hw, fps, shop if frame_hw == shop.frame_hw else floor.Floor(frame_hw, (), None))
 
 
 def _size(told: str) -> tuple[int, int]:

@@ -74,6 +74,7 @@ class Watch:
         self.mailbox: Mailbox[Frame] = Mailbox(depth=depth, ring=ring)
         self.latest: Seen | None = None
         self.in_flight = False  # a frame is with a detector: the next one waits, or they could overtake each other
+        self.taken_s = float("-inf")  # when a frame of it was taken last
         self._trouble: str | None = None
         self._now, self._lock = now, Lock()
         self._began_s: float | None = None

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from threading import Event
+from threading import Event, Semaphore
 from typing import Any
 
 import numpy as np
@@ -96,7 +96,7 @@ def test_cameras_share_a_batch(fleets: Callable[..., Fleet], takes: str) -> None
         until(lambda: len(fleet.samples()) == 0 and fleet.accounts()[-1].state is State.ENDED)
     gate.set()
     until(lambda: len(fleet.samples()) >= 6)
-    # the first camera's frame was taken alone; of the six frames that waited, four fill a batch and the others go one by one
+    # The first camera's frame was taken alone; of the six frames that waited, four fill a batch and the others go one by one
     assert four.sizes == [4]
     assert set(one.sizes) == {1}
     assert Counter(sample.batch for sample in fleet.samples())[4] == 4
@@ -106,12 +106,53 @@ def test_cameras_share_a_batch(fleets: Callable[..., Fleet], takes: str) -> None
         assert four.inputs[0].max() <= 1
 
 
+def test_all_cameras_have_their_turn_when_there_is_too_much_to_do(fleets: Callable[..., Fleet]) -> None:
+    turns = Semaphore(1)  # one for the warm-up
+
+    class Slow(Detector):
+        def infer(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            turns.acquire(timeout=20)
+            return super().infer(x)
+
+    fleet = ready(fleets(Slow()))
+    for name in "abc":
+        fleet.start(name, Roll, Eye(), fps=FAST)
+    for _ in range(9):
+        dropped = [account.dropped for account in fleet.accounts()]
+        until(lambda dropped=dropped: all(now.dropped > before for now, before in zip(fleet.accounts(), dropped, strict=True)))  # type: ignore[misc]
+        turns.release()
+    until(lambda: len(fleet.samples()) == 9)
+    served = [sample.camera for sample in fleet.samples()]
+    assert all(set(served[n : n + 3]) == set("abc") for n in range(7)), served
+    turns.release(1000)
+
+
 def test_a_batch_waits_for_others_but_not_for_long(fleets: Callable[..., Fleet]) -> None:
     fleet = ready(fleets(Detector(2), wait_s=0.02))
     fleet.start("a", Roll, Eye(), fps=10)
     fleet.start("b", Roll, Eye(), fps=10)
     fleet.stop("b")
     until(lambda: sum(sample.camera == "a" for sample in fleet.samples()) >= 3)
+
+
+def test_a_camera_has_one_frame_with_the_detectors_at_a_time(fleets: Callable[..., Fleet]) -> None:
+    held, passing = Event(), Semaphore()
+
+    class FirstIsSlow(Detector):
+        def infer(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            if passing.acquire(blocking=False):
+                held.wait(20)
+            return super().infer(x)
+
+    held.set()
+    fleet = ready(fleets(FirstIsSlow(), threads=2))
+    held.clear()
+    passing.release()
+    fleet.start("a", Roll, Eye(), fps=FAST)
+    until(lambda: fleet.accounts()[0].dropped >= 10)
+    assert fleet.samples() == []  # a later frame did not overtake the one that is held up
+    held.set()
+    until(lambda: len(fleet.samples()) >= 3)
 
 
 @pytest.mark.parametrize("threads", [2, 3])
@@ -145,6 +186,18 @@ def test_a_detector_that_trips_loses_its_batch_and_goes_on(fleets: Callable[...,
     said = capsys.readouterr().err
     assert said.count('"event": "frame failed"') == 1  # of a row only the first
     assert "the detector tripped" in said
+
+
+def test_failures_with_successes_between_are_no_fault(fleets: Callable[..., Fleet]) -> None:
+    detector = Detector()
+    fleet = ready(fleets(detector))
+    fleet.start("a", Roll, Eye(), fps=FAST)
+    for times in (1, 2):
+        detector.fails = MOST_FAILURES - 1
+        until(lambda times=times: fleet.accounts()[0].failed == times * (MOST_FAILURES - 1))  # type: ignore[misc]
+        seen = fleet.accounts()[0].seen
+        until(lambda seen=seen: fleet.accounts()[0].seen > seen)  # type: ignore[misc]
+    assert fleet.ready
 
 
 def test_a_detector_that_fails_on_end_is_a_fault(fleets: Callable[..., Fleet], capsys: pytest.CaptureFixture[str]) -> None:
