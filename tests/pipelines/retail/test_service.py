@@ -411,7 +411,7 @@ def test_streams_end_when_the_service_does() -> None:
     shop = Shop()
     ended: list[str] = []
 
-    def watch(path: str) -> None:
+    def watch(path: str, begun: threading.Event) -> None:
         with httpx.Client(base_url=shop.url, trust_env=False, timeout=10) as client, client.stream("GET", path) as stream:
             for _ in stream.iter_bytes():
                 begun.set()
@@ -422,7 +422,7 @@ def test_streams_end_when_the_service_does() -> None:
         threads = []
         for path in ("/v1/events", "/v1/cameras/a/stream.mjpg"):
             begun = threading.Event()
-            threads.append(threading.Thread(target=watch, args=(path,)))
+            threads.append(threading.Thread(target=watch, args=(path, begun)))
             threads[-1].start()
             assert begun.wait(10)
     for thread in threads:
