@@ -20,7 +20,7 @@ WINDOW = 60  # samples
 AGREE = 2  # windows in a row
 MOST_WINDOWS = 6  # a count that goes to and fro so often has not passed
 AGE_S = 0.200  # information older than this steers nobody's staff
-WRONG = 0.10  # how far the counts may be off, as a share of the people there
+WRONG = 0.10  # how far the counts may be off from those of the same network that sees every frame, as a share
 
 
 @dataclass(frozen=True, slots=True)

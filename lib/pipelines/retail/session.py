@@ -6,6 +6,7 @@ In mode "recorded", or where the models or the footage cannot be had, nothing is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,6 +21,7 @@ from lib.vision.yolo import NotReady, Yolo
 
 FLOOR = INPUTS / "retail" / "floor.toml"
 CLIP = "vtest.avi"
+PARTS = ("openvino", "opencv-python", "supervision", "trackers")
 FPS = 10.0  # what the clip was taken at
 
 
@@ -58,6 +60,6 @@ def session(*, profile: str, mode: str, fresh: bool = False) -> Session:
             if mode == "live":
                 raise
             lacks = str(reason)
-    versions = {name: install.pinned(name) for name in install.names("retail")}
+    versions = {**{name: install.pinned(name) for name in install.names("retail")}, **{name: version(name) for name in PARTS}}
     told = opened("02_retail_pipeline", mode=mode, lacks=lacks, parameters={"profile": profile}, versions=versions, fresh=fresh)
     return Session(told, watched if told.here else None)

@@ -168,8 +168,11 @@ def test_a_dropped_frame_is_charged_with_the_count_that_stood() -> None:
     assert cameras.wrong(every, said) == 0
     lost = [every[0], every[1], every[4], every[5]]  # two frames with four people went by while two were told of
     assert cameras.wrong(lost, said) == pytest.approx(4 / 5 / said.mean())
-    around = [sample(0, 4, 2), sample(1, 5, 2), sample(2, 0, 2)]  # the clip begins anew
+    around = [sample(0, 4, 2), sample(1, 5, 2), sample(2, 0, 2), sample(3, 1, 2), sample(4, 2, 4)]  # the clip begins anew
     assert cameras.wrong(around, said) == 0
+    over = [sample(0, 3, 4), sample(5, 2, 4)]  # frames 4, 5, 0 and 1, with two people each, went by while four were told of
+    assert cameras.wrong(over, said) == pytest.approx(8 / 5 / said.mean())
+    assert cameras.wrong([sample(7, 7, 9), sample(8, 8, 9)], said) is None  # nobody walked so far
     assert cameras.wrong([every[0]], said) is None
 
 
