@@ -18,7 +18,7 @@ class Setup:
     variant: str
     way: str
     batch: int = 4
-    lanes: int = 1
+    lanes: int = 2
     gated: bool = False
     view: str = "whole"
 
