@@ -143,10 +143,10 @@ def cloud(frame: pd.DataFrame, x: str, y: str, label: str, by: str, *, x_title: 
         sides = ["top center" if turn % 2 else "bottom center" for turn in range(len(rows))]
         fig.add_scatter(
             x=_known(rows[x]), y=_known(rows[y]), text=rows[label].tolist(), name=str(name), mode="markers+text", textposition=sides,
-            textfont={"size": 12, "color": QUIET}, marker={"size": 11, "symbol": style.symbol, "color": style.colour},
+            textfont={"size": 12, "color": QUIET}, cliponaxis=False, marker={"size": 11, "symbol": style.symbol, "color": style.colour},
             hovertemplate="<b>%{text}</b><br>%{x:.4~g}, %{y:.4~g}<extra></extra>",
         )  # fmt: skip
-    axis = {"title": x_title, "showgrid": True, **({"type": "log", "dtick": "D2"} if log else {})}
+    axis = {"title": x_title, "showgrid": True, **({"type": "log", "dtick": "D1"} if log else {})}
     return fig.update_layout(xaxis=axis, yaxis_title=y_title)
 
 

@@ -15,8 +15,8 @@ from scipy.ndimage import gaussian_filter
 
 from lib.figures import QUIET
 
-CELL = 8  # pixels of the frame a cell of the map
-BLUR = 1.6  # cells
+CELL = 12  # pixels of the frame a cell of the map
+BLUR = 1.1  # cells
 Point = tuple[float, float]
 
 
@@ -31,7 +31,7 @@ def heat(x: NDArray[np.float32], y: NDArray[np.float32], seconds: float, outline
     fig.add_layout_image(source=source, xref="x", yref="y", x=0, y=0, sizex=width, sizey=height, sizing="stretch", layer="below",
                          opacity=0.7)  # fmt: skip
     fig.add_heatmap(
-        z=np.round(warmth, 3).tolist(), x0=CELL / 2, dx=CELL, y0=CELL / 2, dy=CELL, zmin=0, zmax=float(np.quantile(warmth, 0.995)),
+        z=np.round(warmth, 2).tolist(), x0=CELL / 2, dx=CELL, y0=CELL / 2, dy=CELL, zmin=0, zmax=float(np.quantile(warmth, 0.995)),
         colorscale=[[0, "rgba(255,237,160,0)"], [0.08, "rgba(254,217,118,0.45)"], [0.4, "rgba(253,141,60,0.75)"],
                     [1, "rgba(189,0,38,0.9)"]],
         colorbar={"title": {"text": "person-seconds", "side": "right"}, "thickness": 12, "outlinewidth": 0},

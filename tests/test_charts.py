@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
+import pytest
 
-from lib import charts
+from lib import charts, floorplan
 
 FRAME = pd.DataFrame({"name": ["a", "b"], "low": [1.0, 2.0], "high": [3.0, None]})
 
@@ -32,3 +34,35 @@ def test_a_course_shows_what_went_on_behind_it() -> None:
     assert [trace.yaxis for trace in fig.data] == ["y2", None]
     assert list(fig.data[1].y) == [1.0, None]
     assert fig.layout.yaxis.type == "log"
+
+
+def test_lines_and_clouds_have_one_mark_for_each_kind() -> None:
+    frame = pd.DataFrame({"x": [1, 2, 1], "y": [5.0, None, 7.0], "kind": ["a", "a", "b"], "name": ["p", "q", "r"]})
+    fig = charts.lines(frame, "x", "y", "kind", x_title="x", y_title="y")
+    assert [(trace.name, list(trace.x), list(trace.y)) for trace in fig.data] == [("a", [1, 2], [5.0, None]), ("b", [1], [7.0])]
+    assert len({trace.line.color for trace in fig.data}) == len({trace.marker.symbol for trace in fig.data}) == 2
+    fig = charts.cloud(frame, "x", "y", "name", "kind", x_title="x", y_title="y", log=True)
+    assert [list(trace.text) for trace in fig.data] == [["p", "q"], ["r"]]
+    assert fig.layout.xaxis.type == "log"
+
+
+def test_panels_are_one_below_the_other_and_named_once_in_the_legend() -> None:
+    frame = pd.DataFrame({"at": [0, 1, 0, 1], "zone": ["door", "door", "till", "till"], "hand": [1, 2, 0, 0], "found": [1, 1, 0, 1]})
+    fig = charts.panels(frame, "at", {"hand": "by hand", "found": "found"}, "zone", x_title="s", y_title="people")
+    assert [(trace.name, trace.mode, trace.yaxis, trace.showlegend) for trace in fig.data] == [
+        ("by hand", "lines", "y", True), ("found", "markers", "y", True),
+        ("by hand", "lines", "y2", False), ("found", "markers", "y2", False),
+    ]  # fmt: skip
+    assert [note.text for note in fig.layout.annotations] == ["door", "till"]
+
+
+def test_a_floor_plan_holds_every_second_that_somebody_stood() -> None:
+    x, y = np.full(100, 100.0, np.float32), np.full(100, 60.0, np.float32)
+    fig = floorplan.heat(x, y, 0.1, {"door": [(0, 0), (50, 0), (50, 50)]}, b"\xff\xd8\xff", (160, 240))
+    (heat, outline) = fig.data
+    assert np.array(heat.z).shape == (13, 20)
+    assert np.array(heat.z).sum() == pytest.approx(10, rel=0.05)  # 100 times a tenth of a second
+    assert np.unravel_index(np.array(heat.z).argmax(), (13, 20)) == (4, 8)
+    assert list(outline.x) == [0, 50, 50, 0]  # closed
+    assert fig.layout.yaxis.range == (160, 0)  # downwards, as pixels are counted
+    assert fig.layout.images[0].source.startswith("data:image/jpeg;base64,")

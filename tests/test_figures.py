@@ -77,6 +77,16 @@ def test_a_missing_browser_is_an_error_with_advice_not_a_wait(monkeypatch):
 def test_a_slug_names_its_notebook(shown, slug):
     with pytest.raises(ValueError, match="10_llm_latency--ttft"):
         figures.show(line(), slug, "x")
+    with pytest.raises(ValueError, match="10_llm_latency--ttft"):
+        figures.photo(b"", slug, "x", width=10)
+
+
+def test_a_photograph_stands_under_what_it_shows_and_is_kept_as_a_file(shown, tmp_path):
+    figures.photo(b"\xff\xd8\xff", SLUG, "A frame", width=640)
+    (said, _), (bundle, metadata) = shown
+    assert said["text/markdown"] == "**A frame**"
+    assert base64.b64decode(bundle["image/jpeg"]) == (tmp_path / f"{SLUG}.jpg").read_bytes() == b"\xff\xd8\xff"
+    assert metadata == {"image/jpeg": {"width": 640}, "photo": {"slug": SLUG, "takeaway": "A frame"}}
 
 
 def test_the_users_figure_is_not_changed_by_showing_it():

@@ -15,7 +15,7 @@ from lib.pipelines.retail.session import Session
 from lib.pipelines.retail.soak import BREAKS
 from lib.pipelines.retail.views import spread
 
-SETTLED = 1 / 10  # of a soak: what comes before is warming up
+SETTLED_S = 150.0  # of a soak: until then rings of the last frames fill up; half of a soak that is shorter than twice that
 
 
 def climbs(s: Session) -> pd.DataFrame:
@@ -139,5 +139,5 @@ def trend(table: pd.DataFrame, column: str) -> dict[str, float]:
 
 
 def _settled(table: pd.DataFrame) -> pd.DataFrame:
-    settled: pd.DataFrame = table[table["at_s"] >= SETTLED * table["at_s"].iloc[-1]]
+    settled: pd.DataFrame = table[table["at_s"] >= min(SETTLED_S, table["at_s"].iloc[-1] / 2)]
     return settled

@@ -57,6 +57,6 @@ SETUPS = (Setup("OpenVINO f32", "overlapped"), Setup("OpenVINO bf16", "bf16"), S
 FEW = tuple(v for v in ladder.VARIANTS if v.engine == "ONNX Runtime" or v.name in ("OpenVINO f32", "OpenVINO INT8 512×384"))
 PLANS = {
     "smoke": Plan(FEW, 5, 1, 60, 60, 10, GRID[2:], 0.1, (SMALL,), 0.02, 2, (1, 4), 0.5, 5.0),
-    "quick": Plan(ladder.VARIANTS, 60, 3, 795, 150, 60, GRID, 1.0, SETUPS, 0.05, 16, (1, 2, 4, 8), 8.0, 60.0),
+    "quick": Plan(ladder.VARIANTS, 60, 3, 795, 150, 60, GRID, 1.0, SETUPS, 0.1, 12, (1, 2, 4, 8), 8.0, 60.0),
     "full": Plan(ladder.VARIANTS, 300, 5, 795, 795, 300, GRID, 5.0, SETUPS, 1.0, 24, (1, 2, 4, 8), 60.0, 600.0),
 }

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from lib.vision.boxes import Boxes
 
-UNSURE = 0.1  # boxes below this score are nobody
-SURE = 0.25  # boxes above it may begin a track; the score at which YOLO's own predict loop shows a box
+# The scores of ByteTrack's paper, and not ours to tune on the clip that they are judged by. Boxes below UNSURE are nobody; those above SURE
+# are matched first, the others only with who is followed already; a new track begins above NEW.
+UNSURE, SURE, NEW = 0.1, 0.5, 0.6
 LOST_S = 3.0  # a person behind a lamp post keeps their number for so long
 OVERLAP = 0.15  # least intersection over union between where a person was expected and where a box is
 
@@ -48,7 +49,7 @@ class Tracker:
         self._track: Any = ByteTrackTracker(
             lost_track_buffer=round(LOST_S * 30),  # trackers counts in thirtieths of a second and scales by its frame rate
             frame_rate=fps,
-            track_activation_threshold=SURE,
+            track_activation_threshold=NEW,
             high_conf_det_threshold=SURE,
             minimum_iou_threshold=OVERLAP,
         )

@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from lib import audit, home, machine
+from lib.clock import Timing
 from lib.measured import Found, Skipped, keep
 from lib.pipelines.retail import ladder, walk
 from lib.pipelines.retail.ladder import REFERENCE, Variant
@@ -31,10 +32,11 @@ from lib.vision.boxes import Boxes
 from lib.vision.clip import frames as frames_of
 from lib.vision.coco import PERSON
 from lib.vision.detector import Detector, WrongDevice
+from lib.vision.product import product
 
 JUDGED = 9  # every so many frames are looked at to judge a variant; the hand-labelled ones, every 27th, are among them
 LEAST_SCORE = 0.05  # boxes are kept down to here: average precision wants the unsure ones
-CEILINGS = ("matmul float32", "matmul bfloat16")
+CEILINGS: dict[str, Literal["f32", "bf16"]] = {"matmul float32": "f32", "matmul bfloat16": "bf16"}
 BESIDE = 12  # inferences of the reference before and after each variant
 
 
@@ -46,18 +48,20 @@ def models(s: Session) -> None:
 
 
 def ceiling(s: Session) -> None:
-    """What the processors do at most in matrix products, which is what convolutions are."""
-    if s.model is None or all(s.run.measured({"what": "ceiling", "name": name}) for name in CEILINGS):
+    """What the processors do at most in matrix products, which is what convolutions are: PyTorch's and OpenVINO's, the better counts."""
+    if s.model is None or all(s.run.measured({"what": "ceiling", "name": name, "by": "PyTorch"}) for name in CEILINGS):
         return
     for told in machine.ceilings(budget_s=0.5):
-        if told.name in CEILINGS and told.timing is not None:
-            taken_s = told.timing.samples_s
-            found = Found({"s": list(taken_s)}, {"rate": told.rate}, {"repeats": audit.repeats(taken_s)})
-            keep(s.run, {"what": "ceiling", "name": told.name}, partial(_as_is, found), timed=False)
+        if told.name in CEILINGS and told.timing is not None and told.rate is not None:
+            _ceiling(s, told.name, "PyTorch", told.rate, told.timing)
+    for name, precision in CEILINGS.items():
+        rate, timing = product(precision, threads=ladder.processors())
+        _ceiling(s, name, "OpenVINO", rate, timing)
 
 
-def _as_is(found: Found) -> Found:
-    return found
+def _ceiling(s: Session, name: str, by: str, rate: float, timing: Timing) -> None:
+    found = Found({"s": list(timing.samples_s)}, {"rate": rate}, {"repeats": audit.repeats(timing.samples_s)})
+    keep(s.run, {"what": "ceiling", "name": name, "by": by}, lambda: found, timed=False)
 
 
 def variants(s: Session, plan: Plan) -> None:

@@ -18,7 +18,7 @@ from lib.pipelines.retail import ladder
 from lib.pipelines.retail.floor import Floor, FloorState
 from lib.pipelines.retail.ladder import REFERENCE
 from lib.pipelines.retail.session import FPS, Session
-from lib.pipelines.retail.tracking import SURE, Tracks
+from lib.pipelines.retail.tracking import Tracks
 from lib.pipelines.retail.walk import STAGES
 from lib.vision import agreement
 from lib.vision.boxes import Boxes
@@ -27,6 +27,7 @@ from lib.vision.labels import Labels
 # ms at p99 for one frame of one camera at 10 frames/s; together half of the time between two frames, so that a second camera has room.
 BUDGET_MS = {"decode": 5.0, "gate": 0.5, "letterbox": 1.5, "normalise": 1.5, "infer": 34.0, "boxes": 1.0, "track": 4.0, "floor": 2.0,
              "event": 0.5}  # fmt: skip
+SHOWN = 0.25  # the score above which YOLO's own predict loop shows a box
 WARM = 5  # frames at the beginning that are not timed
 
 
@@ -58,7 +59,7 @@ def variants(s: Session, truth: Labels) -> pd.DataFrame:
 
 def judged(found: dict[int, Boxes], reference: dict[int, Boxes] | None, truth: Labels) -> dict[str, Any]:
     """What was found in the judged frames, held against the reference and, in the frames that have them, against hand labels."""
-    sure = {number: there.above(SURE) for number, there in found.items()}
+    sure = {number: there.above(SHOWN) for number, there in found.items()}
     by_hand = [number for number in sure if number in truth.frames]
     people = [truth.persons(number) for number in by_hand]
     right = agreement.f1(people, [sure[number] for number in by_hand])
@@ -72,7 +73,7 @@ def judged(found: dict[int, Boxes], reference: dict[int, Boxes] | None, truth: L
         "off_hand": agreement.count_error([len(there) for there in people], [len(sure[number]) for number in by_hand]),
     }
     if reference is not None:
-        row["f1"] = agreement.f1([reference[number].above(SURE) for number in sure], list(sure.values())).f1
+        row["f1"] = agreement.f1([reference[number].above(SHOWN) for number in sure], list(sure.values())).f1
     return row
 
 
