@@ -42,7 +42,7 @@ def ranking(frame: pd.DataFrame, y: str, values: Mapping[str, str], *, x_title: 
             hovertemplate="<b>%{y}</b><br>" + label + ": %{x:.4~g}<extra></extra>",
         )
     fig.update_yaxes(autorange="reversed", showgrid=False)
-    fig.update_xaxes(showgrid=True, **({"type": "log", "dtick": 1} if log else {"rangemode": "tozero"}))
+    fig.update_xaxes(showgrid=True, **(_log_axis(frame[list(values)].to_numpy().ravel()) if log else {"rangemode": "tozero"}))
     return fig.update_layout(xaxis_title=x_title, yaxis_title="")
 
 
@@ -140,13 +140,13 @@ def cloud(frame: pd.DataFrame, x: str, y: str, label: str, by: str, *, x_title: 
     fig = go.Figure()
     for nth, (name, rows) in enumerate(frame.groupby(by, sort=False)):
         style = MARKS[nth % len(MARKS)]
-        sides = ["top center" if turn % 2 else "bottom center" for turn in range(len(rows))]
+        sides = ["bottom center" if turn % 2 else "top center" for turn in range(len(rows))]
         fig.add_scatter(
             x=_known(rows[x]), y=_known(rows[y]), text=rows[label].tolist(), name=str(name), mode="markers+text", textposition=sides,
             textfont={"size": 12, "color": QUIET}, cliponaxis=False, marker={"size": 11, "symbol": style.symbol, "color": style.colour},
             hovertemplate="<b>%{text}</b><br>%{x:.4~g}, %{y:.4~g}<extra></extra>",
         )  # fmt: skip
-    axis = {"title": x_title, "showgrid": True, **({"type": "log", "dtick": "D1"} if log else {})}
+    axis = {"title": x_title, "showgrid": True, **(_log_axis(frame[x].to_numpy()) if log else {})}
     return fig.update_layout(xaxis=axis, yaxis_title=y_title)
 
 
@@ -166,6 +166,15 @@ def panels(frame: pd.DataFrame, x: str, values: Mapping[str, str], by: str, *, x
     fig.update_annotations(font={"size": 13, "color": QUIET}, x=0, xanchor="left")
     fig.update_yaxes(rangemode="tozero", dtick=2)
     return fig.update_xaxes(title_text=x_title, row=len(names), col=1).update_yaxes(title_text=y_title, row=(len(names) + 1) // 2, col=1)
+
+
+def _log_axis(values: Any) -> dict[str, Any]:
+    """A logarithmic axis: a tick a decade, or at 1, 2 and 5 of each where there are fewer than two."""
+    known = [float(value) for value in values if pd.notna(value) and value > 0]
+    if not known or max(known) / min(known) >= 100:
+        return {"type": "log", "dtick": 1}
+    ticks = [digit * 10.0**power for power in range(-6, 9) for digit in (1, 2, 5)]
+    return {"type": "log", "tickvals": [tick for tick in ticks if min(known) / 2 <= tick <= max(known) * 2]}
 
 
 def _known(column: pd.Series[Any]) -> list[float | None]:

@@ -160,8 +160,13 @@ def title(fig: go.Figure, takeaway: str, *, width: int, height: int) -> go.Figur
     named = sum(bool(trace.name) and trace.showlegend is not False for trace in copy.data)
     copy.update_layout(template=template(), height=height, showlegend=bool(named))
     top = 14 if len(lines) == 1 else 30  # px; plotly sets the first of several lines 14 px higher than an only one
-    copy.update_layout(margin_t=30 + 24 * len(lines) + 26 * -(-named // 5), title_y=1 - top / height)  # five names fit a row of the legend
+    rows = max(-(-named // 5), -(-sum(map(_legend_px, copy.data)) // (width - 88)))  # of the legend: five short names fit one
+    copy.update_layout(margin_t=30 + 24 * len(lines) + 26 * rows, title_y=1 - top / height)
     return copy.update_layout(title_text="<br>".join(html.escape(line, quote=False) for line in lines))
+
+
+def _legend_px(trace: Any) -> int:
+    return 50 + 8 * len(trace.name) if trace.name and trace.showlegend is not False else 0
 
 
 def wrapped(text: str, *, columns: int) -> list[str]:

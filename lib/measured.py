@@ -94,7 +94,8 @@ def unfit(run: record.Run) -> pd.DataFrame:
     rows = []
     for row in run.frame().to_dict("records"):
         if row["status"] != "ok":
-            setting = ", ".join(f"{key} {value}" for key, value in row.items() if key not in fixed and not pd.isna(value))
+            known = {key: value for key, value in row.items() if key not in fixed and not pd.isna(value)}
+            setting = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in known.items())
             rows.append({"what": row["what"], "setting": setting, "status": row["status"], "why": row["reason"]})
     return pd.DataFrame(rows, columns=["what", "setting", "status", "why"])
 

@@ -66,3 +66,10 @@ def test_a_floor_plan_holds_every_second_that_somebody_stood() -> None:
     assert list(outline.x) == [0, 50, 50, 0]  # closed
     assert fig.layout.yaxis.range == (160, 0)  # downwards, as pixels are counted
     assert fig.layout.images[0].source.startswith("data:image/jpeg;base64,")
+
+
+def test_a_short_logarithmic_axis_has_ticks_to_read() -> None:
+    frame = pd.DataFrame({"name": ["a", "b"], "v": [17.0, 450.0]})
+    fig = charts.ranking(frame, "name", {"v": "v"}, x_title="x")
+    assert list(fig.layout.xaxis.tickvals) == [10, 20, 50, 100, 200, 500]
+    assert charts.ranking(frame.assign(v=[1.0, 450.0]), "name", {"v": "v"}, x_title="x").layout.xaxis.dtick == 1

@@ -113,13 +113,13 @@ def ladder(nets: pd.DataFrame) -> pd.DataFrame:
 
 def pick(nets: pd.DataFrame) -> Row:
     """The fastest variant that keeps its F1."""
-    keeps = nets[nets["f1"] >= KEEPS_F1].sort_values("ms") if len(nets) else nets
+    keeps = nets[nets["f1"] >= KEEPS_F1].sort_values("times", ascending=False) if len(nets) else nets
     return _first(keeps) if len(keeps) else {"name": None}
 
 
 def front(nets: pd.DataFrame) -> pd.DataFrame:
     """The variants that see anything, named where nothing is both faster and truer, or where the text speaks of them."""
-    seeing = nets[nets["found"] > 0].sort_values("ms") if len(nets) else nets
+    seeing = nets[nets["found"] > 0].sort_values("times", ascending=False) if len(nets) else nets
     truest, names = -1.0, []
     for told in seeing.to_dict("records"):
         best_so_far = told["f1"] is not None and told["f1"] > truest

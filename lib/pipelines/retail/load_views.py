@@ -69,7 +69,8 @@ def batches(s: Session) -> pd.DataFrame:
         told = spread(frames["age_ms"])
         rows.append({
             "streams": int(point["streams"]), "batch": int(point["batch"]), "frames/s": facts["through"] / facts["wall_s"],
-            "lost": facts["lost"] / max(1, facts["lost"] + facts["through"]), "age p50, ms": told["p50"], "age p99, ms": told["p99"],
+            "lost": facts["lost"] / max(1, facts["lost"] + facts["through"]), "age p50, ms": told["p50"],
+            "age p99, ms": "too few frames" if told["p99"] is None else f"{told['p99']:.0f}",
             "together": float(frames.loc[frames["batch"] > 0, "batch"].mean()),
         })  # fmt: skip
     return pd.DataFrame(rows).sort_values(["streams", "batch"], ignore_index=True) if rows else pd.DataFrame()
@@ -95,10 +96,10 @@ def best(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def lined(table: pd.DataFrame) -> pd.DataFrame:
-    """The grid with a name for each of its lines: variant, threads, inferences side by side."""
-    names = [f"{row['name']}, {row['threads']} thread{'s' * (row['threads'] > 1)}, {row['side by side']} at a time"
-             for row in table.to_dict("records")]  # fmt: skip
-    return table.assign(line=names)
+    """The grid at all threads, with a name for each of its lines: variant, and how many inferences run side by side."""
+    whole = table[table["threads"] == table["threads"].max()] if len(table) else table
+    names = [f"{row['name'].removeprefix('OpenVINO ')}, {row['side by side']} at a time" for row in whole.to_dict("records")]
+    return whole.assign(line=names)
 
 
 def soak(s: Session) -> dict[str, Any]:
