@@ -95,7 +95,7 @@ def build(*, say: Say = print) -> Yolo:
             told = {name: _make(root / name, how, pictures, say) for name, how in STEPS.items() if not (root / name).exists()}
         except (fetch.Refused, child.Failed, OSError) as error:
             raise NotReady(f"YOLOv8n cannot be built: {error}") from error
-        files = {name: _facts(root / name) for name in STEPS}
+        files = {name: summed(root / name) for name in STEPS}
         facts = {"files": files, "pictures": [Path(path).name for path in pictures], "steps": told, "calibrated_hw": CALIBRATED_HW,
                  "packages": json.loads((engine.root / "ok.json").read_text())["packages"], "build_s": round(time.monotonic() - began_s, 1)}
         _write(root / "ok.json", {"version": f"yolov8n-{fetch.sources()[CHECKPOINT].member_sha256[:12]}", "facts": facts})
@@ -144,8 +144,8 @@ def _make(to: Path, how: dict[str, Any], pictures: list[str], say: Say) -> dict[
     return {**told, "made_s": round(time.monotonic() - began_s, 1)}
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    """Sum and size of a model; OpenVINO's is two files."""
+def summed(path: Path) -> dict[str, Any]:
+    """SHA-256 and size in bytes of a model; OpenVINO's is two files."""
     whole = b"".join(part.read_bytes() for part in ((path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,)))
     return {"sha256": hashlib.sha256(whole).hexdigest(), "bytes": len(whole)}
 

@@ -55,7 +55,9 @@ def _frames(shop: Shop) -> Found:
     jpegs = [picture.jpeg(np.vstack([each[ROWS] for each in drawn]), quality=66)]
     small = cv2.cvtColor(cv2.resize(drawn[0], (192, 144), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
     ground = picture.jpeg(cv2.cvtColor(small, cv2.COLOR_GRAY2BGR), quality=60)
-    return Found({}, {"frames": SHOWN}, {}, {"jpegs": pd.DataFrame({"jpeg": jpegs}), "ground": pd.DataFrame({"jpeg": [ground]})})
+    missing = None if len(drawn) == len(SHOWN) else f"{len(drawn)} of {len(SHOWN)} frames were drawn"
+    series = {"jpegs": pd.DataFrame({"jpeg": jpegs}), "ground": pd.DataFrame({"jpeg": [ground]})}
+    return Found({}, {"frames": SHOWN}, {"6 books": missing}, series)
 
 
 def _dashed(drawn: NDArray[np.uint8], corners: list[int]) -> None:
@@ -85,7 +87,9 @@ def _shelf(shop: Shop) -> Found:
             if precision == "f32" and told.counts:
                 drawn.append(_boxed(image, found))
     strip = np.hstack([cv2.resize(each, (round(each.shape[1] * 260 / each.shape[0]), 260)) for each in drawn])
-    return Found({}, {"rows": rows}, {}, {"jpegs": pd.DataFrame({"jpeg": [picture.jpeg(strip, quality=75)]})})
+    wanted = 2 * len(labels.load().pictures)
+    missing = None if len(rows) == wanted else f"{len(rows)} of {wanted} looks"
+    return Found({}, {"rows": rows}, {"6 books": missing}, {"jpegs": pd.DataFrame({"jpeg": [picture.jpeg(strip, quality=75)]})})
 
 
 def _boxed(image: NDArray[np.uint8], found: Boxes) -> NDArray[np.uint8]:

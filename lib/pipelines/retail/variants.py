@@ -33,6 +33,7 @@ from lib.vision.clip import frames as frames_of
 from lib.vision.coco import PERSON
 from lib.vision.detector import Detector, WrongDevice
 from lib.vision.product import product
+from lib.vision.yolo import Yolo
 
 JUDGED = 9  # every so many frames are looked at to judge a variant; the hand-labelled ones, every 27th, are among them
 LEAST_SCORE = 0.05  # boxes are kept down to here: average precision wants the unsure ones
@@ -43,8 +44,14 @@ BESIDE = 12  # inferences of the reference before and after each variant
 def models(s: Session) -> None:
     """What was built, from what, and how large it is."""
     if s.model is not None:
-        shop = s.model
-        keep(s.run, {"what": "models"}, lambda: Found({}, {"version": shop.yolo.version, **shop.yolo.facts}, {}), timed=False)
+        keep(s.run, {"what": "models"}, partial(_models, s.model.yolo), timed=False)
+
+
+def _models(built: Yolo) -> Found:
+    """What was built, if it is still what was built."""
+    other = [name for name, told in built.facts["files"].items() if yolo.summed(built.file(name))["sha256"] != told["sha256"]]
+    wrong = f"{', '.join(other)} changed since it was built" if other else None
+    return Found({}, {"version": built.version, **built.facts}, {"6 sums": wrong})
 
 
 def ceiling(s: Session) -> None:
@@ -150,4 +157,6 @@ def _memory(variant: Variant) -> Found:
                          cwd=home.ROOT)  # fmt: skip
     if ran.returncode:
         raise Skipped(ran.stderr.strip().splitlines()[-1])
-    return Found({}, json.loads(ran.stdout), {})
+    told = json.loads(ran.stdout)
+    wrong = None if told["before_bytes"] < told["used_bytes"] else "the network took no memory"
+    return Found({}, told, {"6 books": wrong})
