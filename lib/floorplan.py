@@ -1,48 +1,47 @@
-"""A floor seen by its camera, with what happened on it: where people stood, over a small picture of the place, zones outlined.
+"""A floor seen by its camera, with where people stood: heat over a small picture of the place, zones outlined. A JPEG, for a photograph
+under colours is a photograph.
 
-In the look of figures.py; pixels of the frame on both axes, y downwards. Refuses nothing that is missing: it is not drawn.
+Refuses nothing that is missing: it is not drawn.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 
+import cv2
 import numpy as np
-import plotly.graph_objects as go
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
-from lib.figures import QUIET
-
-CELL = 12  # pixels of the frame a cell of the map
-BLUR = 1.1  # cells
+CELL = 8  # pixels of the frame a cell of the map
+BLUR = 1.6  # cells
+PALE = 0.55  # of the picture below
+LINE, INK, PAPER = (255, 255, 255), (41, 31, 31), (240, 240, 240)  # BGR
 Point = tuple[float, float]
 
 
-def heat(x: NDArray[np.float32], y: NDArray[np.float32], seconds: float, outlines: Mapping[str, Sequence[Point]], ground: bytes,
-         frame_hw: tuple[int, int]) -> go.Figure:
-    """Person-seconds on each cell of the floor; each (`x`, `y`) is somebody standing there for `seconds`. `ground`: a JPEG of the place."""
+def warmth(x: NDArray[np.float32], y: NDArray[np.float32], seconds: float, frame_hw: tuple[int, int]) -> NDArray[np.float64]:
+    """Person-seconds in each cell of the floor, (h // CELL, w // CELL), blurred; each (`x`, `y`) is somebody standing for `seconds`."""
     height, width = frame_hw
     stood, _, _ = np.histogram2d(y, x, bins=(height // CELL, width // CELL), range=((0, height), (0, width)))
-    warmth = gaussian_filter(stood * seconds, BLUR)
-    fig = go.Figure()
-    source = "data:image/jpeg;base64," + base64.b64encode(ground).decode()
-    fig.add_layout_image(source=source, xref="x", yref="y", x=0, y=0, sizex=width, sizey=height, sizing="stretch", layer="below",
-                         opacity=0.7)  # fmt: skip
-    fig.add_heatmap(
-        z=np.round(warmth, 2).tolist(), x0=CELL / 2, dx=CELL, y0=CELL / 2, dy=CELL, zmin=0, zmax=float(np.quantile(warmth, 0.995)),
-        colorscale=[[0, "rgba(255,237,160,0)"], [0.08, "rgba(254,217,118,0.45)"], [0.4, "rgba(253,141,60,0.75)"],
-                    [1, "rgba(189,0,38,0.9)"]],
-        colorbar={"title": {"text": "person-seconds", "side": "right"}, "thickness": 12, "outlinewidth": 0},
-        hovertemplate="(%{x}, %{y}): %{z:.2f} person-seconds<extra></extra>",
-    )  # fmt: skip
+    blurred: NDArray[np.float64] = cv2.GaussianBlur(stood * seconds, (0, 0), BLUR, borderType=cv2.BORDER_CONSTANT)
+    return blurred
+
+
+def heat(warm: NDArray[np.float64], outlines: Mapping[str, Sequence[Point]], ground: bytes, frame_hw: tuple[int, int]) -> bytes:
+    """`warm` as colours over `ground`, a JPEG of the place; `outlines`: zones by name, in pixels of the frame."""
+    height, width = frame_hw
+    below = cv2.resize(cv2.imdecode(np.frombuffer(ground, np.uint8), cv2.IMREAD_COLOR), (width, height), interpolation=cv2.INTER_CUBIC)
+    share = np.clip(warm / max(float(np.quantile(warm, 0.995)), 1e-9), 0, 1)
+    smooth = cv2.resize(share.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    colours = cv2.applyColorMap((255 * smooth).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    cover = np.sqrt(smooth)[:, :, None]  # little is shown faintly, none not at all
+    drawn: NDArray[np.uint8] = np.ascontiguousarray((PALE * below * (1 - cover) + colours * cover).astype(np.uint8))
     for name, corners in outlines.items():
-        ring = [*corners, corners[0]]
-        fig.add_scatter(x=[at for at, _ in ring], y=[at for _, at in ring], mode="lines", showlegend=False, hoverinfo="skip",
-                        line={"color": "#1f2933", "width": 1.5, "dash": "dot"})  # fmt: skip
-        middle = np.mean(corners, axis=0)
-        fig.add_annotation(x=middle[0], y=middle[1], text=name, showarrow=False, font={"size": 13, "color": "#1f2933"},
-                           bgcolor="rgba(255,255,255,0.75)")  # fmt: skip
-    fig.update_xaxes(range=[0, width], showgrid=False, title_text="pixels of the frame", color=QUIET)
-    return fig.update_yaxes(range=[height, 0], showgrid=False, scaleanchor="x", constrain="domain")
+        ring = np.array(corners).round().astype(np.int32)
+        cv2.polylines(drawn, [ring], isClosed=True, color=LINE, thickness=1, lineType=cv2.LINE_AA)
+        x, y = ring.mean(axis=0).astype(int).tolist()
+        (wide, high), _ = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.55, 1)
+        cv2.rectangle(drawn, (x - wide // 2 - 4, y - high - 4), (x + wide // 2 + 4, y + 6), PAPER, cv2.FILLED)
+        cv2.putText(drawn, name, (x - wide // 2, y), cv2.FONT_HERSHEY_SIMPLEX, 0.55, INK, 1, cv2.LINE_AA)
+    _, jpeg = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 62])
+    return jpeg.tobytes()

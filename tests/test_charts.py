@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,14 +59,19 @@ def test_panels_are_one_below_the_other_and_named_once_in_the_legend() -> None:
 
 def test_a_floor_plan_holds_every_second_that_somebody_stood() -> None:
     x, y = np.full(100, 100.0, np.float32), np.full(100, 60.0, np.float32)
-    fig = floorplan.heat(x, y, 0.1, {"door": [(0, 0), (50, 0), (50, 50)]}, b"\xff\xd8\xff", (160, 240))
-    (heat, outline) = fig.data
-    assert np.array(heat.z).shape == (13, 20)
-    assert np.array(heat.z).sum() == pytest.approx(10, rel=0.05)  # 100 times a tenth of a second
-    assert np.unravel_index(np.array(heat.z).argmax(), (13, 20)) == (4, 8)
-    assert list(outline.x) == [0, 50, 50, 0]  # closed
-    assert fig.layout.yaxis.range == (160, 0)  # downwards, as pixels are counted
-    assert fig.layout.images[0].source.startswith("data:image/jpeg;base64,")
+    warm = floorplan.warmth(x, y, 0.1, (160, 240))
+    assert warm.shape == (20, 30)
+    assert warm.sum() == pytest.approx(10)  # 100 times a tenth of a second
+    assert np.unravel_index(warm.argmax(), warm.shape) == (7, 12)
+
+
+def test_a_floor_plan_is_bright_where_people_stood_and_pale_where_not() -> None:
+    ground = cv2.imencode(".jpg", np.full((16, 24, 3), 100, np.uint8))[1].tobytes()
+    warm = floorplan.warmth(np.full(9, 100.0, np.float32), np.full(9, 60.0, np.float32), 0.1, (160, 240))
+    drawn = cv2.imdecode(np.frombuffer(floorplan.heat(warm, {"door": [(10, 100), (60, 100), (60, 150)]}, ground, (160, 240)), np.uint8), 1)
+    assert drawn.shape == (160, 240, 3)
+    assert drawn[60, 100].max() > 200
+    assert drawn[10, 200] == pytest.approx([55, 55, 55], abs=8)
 
 
 def test_a_short_logarithmic_axis_has_ticks_to_read() -> None:

@@ -30,7 +30,7 @@ LAYERS = (
 )  # fmt: skip
 LATE = {"torch", "vllm", "onnxruntime", "transformers", "lightgbm", "sklearn", "daal4py", "lleaves", "treelite", "tl2cgen",
         "mlperf_loadgen", "openvino", "supervision", "trackers", "ultralytics", "nncf"}  # fmt: skip
-CHARTS = {"lib.press", "lib.figures", "lib.charts", "lib.floorplan", "lib.report"}
+CHARTS = {"lib.press", "lib.figures", "lib.charts", "lib.report"}
 MOST_LINES, MOST_BYTES = 320, 2_000_000
 
 

@@ -25,7 +25,7 @@ from lib.vision.clip import frames as frames_of
 from lib.vision.coco import NAMES, SHELF
 
 SHOWN = (324, 486)  # of the labelled frames
-ROWS = slice(90, 460)  # of the frame: where people are
+ROWS = slice(120, 430)  # of the frame: where people are
 VARIANT = "OpenVINO INT8 512×384"
 STILL_HW = (640, 640)
 LABEL, FOUND = (255, 255, 255), (0, 220, 255)
@@ -52,7 +52,7 @@ def _frames(shop: Shop) -> Found:
             for corners in truth.frames[number].round().astype(int).tolist():
                 _dashed(shown, corners)
             drawn.append(shown)
-    jpegs = [picture.jpeg(np.vstack([each[ROWS] for each in drawn]), quality=66)]
+    jpegs = [picture.jpeg(np.vstack([each[ROWS] for each in drawn]), quality=60)]
     small = cv2.cvtColor(cv2.resize(drawn[0], (192, 144), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
     ground = picture.jpeg(cv2.cvtColor(small, cv2.COLOR_GRAY2BGR), quality=60)
     missing = None if len(drawn) == len(SHOWN) else f"{len(drawn)} of {len(SHOWN)} frames were drawn"
