@@ -165,7 +165,7 @@ def counts(walks: pd.DataFrame, truth: Labels) -> Row:
     """Crossings and people, at float32 and at INT8 and fewer pixels."""
     crossings = len(truth.line(520).crossings)
     fp32, small = row(walks, "way", "in the graph"), row(walks, "way", SMALL)
-    counted = {name: way["entries"] + way["exits"] if pd.notna(way.get("entries")) else None
+    counted = {name: int(way["entries"] + way["exits"]) if pd.notna(way.get("entries")) else None
                for name, way in (("fp32", fp32), ("small", small))}  # fmt: skip
     off = None if counted["small"] is None else abs(counted["small"] - crossings) / crossings
     return {**counted, "crossings": crossings, "off": off, "people": fp32.get("off_hand"), "people_small": small.get("off_hand")}

@@ -124,12 +124,12 @@ def soak(s: Session) -> dict[str, Any]:
 
 
 def course(s: Session) -> pd.DataFrame:
-    """The longest soak as it went, in some 150 moments: minutes, MB, and each camera's frames/s."""
+    """The longest soak as it went, in some 100 moments: minutes, MB, and each camera's frames/s."""
     found = max(points(s.run, "soak"), key=lambda point: point["seconds"], default=None)
     if found is None:
         return pd.DataFrame(columns=["minutes", "mb"])
     table = series(s.run, found, "course")
-    few = table.iloc[:: max(1, len(table) // 150)]
+    few = table.iloc[:: max(1, len(table) // 100)]
     return few.assign(minutes=(few["at_s"] / 60).round(3), mb=(few["rss_bytes"] / 1e6).round(1))
 
 
