@@ -43,5 +43,5 @@ def heat(warm: NDArray[np.float64], outlines: Mapping[str, Sequence[Point]], gro
         (wide, high), _ = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.55, 1)
         cv2.rectangle(drawn, (x - wide // 2 - 4, y - high - 4), (x + wide // 2 + 4, y + 6), PAPER, cv2.FILLED)
         cv2.putText(drawn, name, (x - wide // 2, y), cv2.FONT_HERSHEY_SIMPLEX, 0.55, INK, 1, cv2.LINE_AA)
-    _, jpeg = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 62])
+    _, jpeg = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 45])
     return jpeg.tobytes()
