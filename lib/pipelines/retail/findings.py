@@ -147,8 +147,8 @@ def steps(walks: pd.DataFrame, truth: Labels) -> pd.DataFrame:
     by_hand = len(truth.line(520).crossings)
     get = walks.to_dict("records")
     return pd.DataFrame({
-        "way": walks["way"], "what changed": walks["changed"], "frames/s": walks["fps"], "× ultralytics": walks["times"],
-        "least – most": [f"{r['times_lo']:.1f} – {r['times_hi']:.1f}" for r in get],
+        "way": walks["way"], "what changed": walks["changed"], "frames/s": walks["fps"],
+        "× ultralytics (rounds)": [f"{r['times']:.1f} ({r['times_lo']:.1f}–{r['times_hi']:.1f})" for r in get],
         "looked at": [_percent(r.get("looked")) for r in get], "people off": [_percent(r.get("off_hand")) for r in get],
         f"crossings of {by_hand}": [_whole(r.get("entries"), r.get("exits")) for r in get],
         "dwell off": [_percent(r.get("dwell_off")) for r in get], "queue off": [r.get("queue_off") for r in get],
@@ -222,7 +222,7 @@ def _first(table: pd.DataFrame) -> Row:
 
 
 def _percent(value: Any) -> str:
-    return "–" if value is None or pd.isna(value) else f"{value:.0%}" if value else "0 %"
+    return "–" if value is None or pd.isna(value) else f"{value:.0%}"
 
 
 def _whole(*values: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,8 +126,10 @@ class FloorState:
     _visits: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        from supervision import LineZone, PolygonZone, Position
-        from supervision import Point as At
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a progress bar that it brings along, where a notebook has no widgets
+            from supervision import LineZone, PolygonZone, Position
+            from supervision import Point as At
 
         line = self.floor.line
         self._areas = [PolygonZone(np.array(zone.corners).round().astype(np.int64)) for zone in self.floor.zones]

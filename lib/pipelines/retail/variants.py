@@ -79,6 +79,8 @@ def variants(s: Session, plan: Plan) -> None:
         for turn in range(1 if variant.torch else plan.rounds):
             setting = {"what": "variant", "name": variant.name, "round": turn}
             keep(s.run, setting, partial(_variant, s.model, variant, plan, judged=turn == 0))
+            if turn == 0 and not s.run.measured(setting):
+                break  # what cannot run here cannot in another round either
         if variant.make and s.run.measured({"what": "variant", "name": variant.name, "round": 0}):
             keep(s.run, {"what": "memory", "name": variant.name}, partial(_memory, variant), timed=False)
 
