@@ -77,7 +77,7 @@ def variants(s: Session, plan: Plan) -> None:
         return
     for variant in plan.variants:
         for turn in range(1 if variant.torch else plan.rounds):
-            setting = {"what": "variant", "name": variant.name, "round": turn}
+            setting: dict[str, Any] = {"what": "variant", "name": variant.name, "round": turn}
             keep(s.run, setting, partial(_variant, s.model, variant, plan, judged=turn == 0))
             if turn == 0 and not s.run.measured(setting):
                 break  # what cannot run here cannot in another round either
