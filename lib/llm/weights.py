@@ -105,7 +105,7 @@ def named(model: str, *, say: Say = print) -> Family:
 
 
 def _source(name: str) -> fetch.Source:
-    known = fetch.sources()
+    known = {one: source for one, source in fetch.sources().items() if source.member.endswith(".gguf")}
     if name not in known:
         raise fetch.Refused(f"no model {name!r}; there are: {', '.join(sorted(known))}")
     return known[name]
