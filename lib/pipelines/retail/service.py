@@ -25,13 +25,15 @@ from typing import Annotated, Literal
 import typer
 import uvicorn
 
-from lib import fetch, home
+from lib import fetch
 from lib.pipelines.retail import feeds, floor
 from lib.pipelines.retail.api import Api
 from lib.pipelines.retail.fleet import NAME, Fleet
 from lib.pipelines.retail.hub import Full
 from lib.pipelines.retail.instruments import Instruments, Model
 from lib.pipelines.retail.pipeline import Eye
+from lib.pipelines.retail.session import CLIP, FLOOR
+from lib.pipelines.retail.session import footage as footage_of_samples
 from lib.pipelines.retail.wishes import Footage, Wish
 from lib.pipelines.serve import say
 from lib.vision import yolo
@@ -39,7 +41,6 @@ from lib.vision.clip import BadClip, open_clip
 from lib.vision.detector import WrongDevice, openvino_detector
 
 TELL_S = 1.0  # how often listeners are told how the cameras do
-CLIP, FLOOR = "vtest.avi", home.INPUTS / "retail" / "floor.toml"
 
 
 class Server(uvicorn.Server):  # type: ignore[misc]  # its types are not read
@@ -125,7 +126,7 @@ def main(
     """Watch clips as cameras, and tell who is where, until told to stop (Ctrl-C, SIGTERM)."""
     try:
         known = yolo.load()
-        clip, shop = _clip(), floor.load(drawn)
+        clip, shop = footage_of_samples() / CLIP, floor.load(drawn)
         with open_clip(clip) as first:
             if (first.height, first.width) != shop.frame_hw:
                 raise floor.BadFloor(f"{drawn.name} is drawn on {shop.frame_hw}, frames of {clip.name} are {(first.height, first.width)}")
@@ -151,13 +152,6 @@ def main(
         fleet.close()
         sys.exit(f"retail service: {reason}")
     run(api, host=host, port=port, drain_s=drain_s)
-
-
-def _clip() -> Path:
-    source = fetch.sources()[yolo.SAMPLES]
-    if not (path := source.path / CLIP).exists():
-        raise yolo.NotReady(f"{CLIP} is not on this machine yet; python -m lib.vision.yolo fetches it")
-    return path
 
 
 def _named(told: str) -> tuple[str, Path]:
