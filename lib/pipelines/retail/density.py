@@ -1,9 +1,9 @@
 """Stream density: how many cameras a machine keeps up with, by the method that Intel publishes, and by one that asks for more.
 
 Intel's performance-tools for retail add streams one at a time until their mean rate falls below 14.95 frames a second; here, with a
-tolerance, a count of streams is decided by two windows in a row that agree, each of 60 samples of the rate. It asks nothing of a
-frame's age, and nothing of frames that were skipped to keep up: both can be bad while the rate looks fine. So a count is also judged `strictly`: the age
-of information at p99, and how wrong the counts are, frames that were dropped included. Pure: the measuring is elsewhere.
+tolerance, a count of streams is decided by two windows in a row that agree, each of 60 samples of the rate. It asks nothing of a frame's
+age, and nothing of frames that were skipped to keep up: both can be bad while the rate looks fine. So a count is also judged `strictly`:
+the age of information at p99, and how wrong the counts are, frames that were dropped included. Pure: the measuring is elsewhere.
 
 Source: intel-retail/performance-tools, benchmark-scripts/stream_density.py (target, increment, mean over the streams).
 """
