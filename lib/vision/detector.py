@@ -76,11 +76,12 @@ class OpenVino:
         return found
 
 
-def onnxruntime_detector(path: Path, *, net_hw: tuple[int, int], batch: int = 1, threads: int,
+def onnxruntime_detector(path: Path, *, net_hw: tuple[int, int], batch: int = 1, threads: int, spin: bool = True,
                          provider: str = "CPUExecutionProvider") -> OnnxRuntime:
     """An ONNX file in ONNX Runtime on `threads` threads by `provider`. TensorRT runs in FP16 and keeps its engines in our cache.
 
-    Raises WrongDevice where the provider is not to be had or puts the model elsewhere.
+    `spin`: threads wait for work without sleeping, which is ONNX Runtime's own way. Raises WrongDevice where the provider is not to be had
+    or puts the model elsewhere.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when it is imported
     import onnxruntime
@@ -91,6 +92,7 @@ def onnxruntime_detector(path: Path, *, net_hw: tuple[int, int], batch: int = 1,
         onnxruntime.preload_dlls()  # from NVIDIA's wheels, where they are installed
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     options.add_free_dimension_override_by_name("batch", batch)
     options.add_free_dimension_override_by_name("height", net_hw[0])
     options.add_free_dimension_override_by_name("width", net_hw[1])

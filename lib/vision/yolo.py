@@ -68,9 +68,11 @@ class Yolo:
         return f"{name}@{self.facts['files'][name]['sha256'][:12]}"
 
 
-def load() -> Yolo:
-    """The models, if they were built on this machine. Instant. Raises NotReady."""
-    root = _root()
+def load(root: Path | None = None) -> Yolo:
+    """The models in `root`, by default those that were built on this machine. Instant. Raises NotReady."""
+    if root is not None and not (root / "ok.json").exists():
+        raise NotReady(f"{root} holds no YOLOv8n; python -m lib.vision.yolo says where it builds it")
+    root = root or _root()
     if not (root / "ok.json").exists():
         raise NotReady("YOLOv8n is not built on this machine yet; python -m lib.vision.yolo does it in two minutes")
     return Yolo(**json.loads((root / "ok.json").read_text()), root=root)

@@ -86,10 +86,12 @@ class Onnx:
 
     name = "ONNX Runtime"
 
-    def __init__(self, model: Model, *, threads: int = 1, provider: str = "CPUExecutionProvider") -> None:
+    def __init__(self, model: Model, *, threads: int = 1, spin: bool = False, provider: str = "CPUExecutionProvider") -> None:
+        """`spin`: threads wait for work without sleeping, as ONNX Runtime has it unless told otherwise; one thread never waits."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 4  # what goes wrong is raised
         if provider != "CPUExecutionProvider":  # a graph that silently falls back to the CPU is what we would then measure

@@ -76,12 +76,22 @@ def ready() -> Model | Missing:
     if not (root / "ok.json").exists():
         return Missing("fraud model", "The fraud model is not built on this machine yet; "
                        "python -m lib.pipelines.fraud.model builds it in half a minute")
-    kept = json.loads((root / "ok.json").read_text())
-    return Model(kept["version"], root, (kept["a"], kept["b"]), np.array(kept["typical"], np.float32), kept["facts"], kept["missing"])
+    return at(root)
 
 
-def load() -> Model:
-    """The model. Raises NotReady with what to do."""
+def at(root: Path) -> Model:
+    """The model in this directory, wherever it was built. Raises NotReady."""
+    try:
+        kept = json.loads((root / "ok.json").read_text())
+        return Model(kept["version"], root, (kept["a"], kept["b"]), np.array(kept["typical"], np.float32), kept["facts"], kept["missing"])
+    except (OSError, ValueError, KeyError) as error:
+        raise NotReady(f"{root} holds no fraud model: {type(error).__name__}: {error}") from error
+
+
+def load(root: Path | None = None) -> Model:
+    """The model in `root`, by default the one that was built on this machine. Raises NotReady with what to do."""
+    if root is not None:
+        return at(root)
     if isinstance(found := ready(), Missing):
         raise NotReady(found.reason)
     return found

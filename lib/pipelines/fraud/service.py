@@ -165,7 +165,12 @@ def main(
     journal: Annotated[Path | None, typer.Option(help="The decision log.", show_default="fraud/decisions.sqlite in the cache")] = None,
     durable: Annotated[bool, typer.Option(help="Survive a power cut too: an fsync a batch.")] = False,
     redis_url: Annotated[str, typer.Option(envvar="REDIS_URL", help="Keep the windows there, for several replicas.")] = "",
+    root: Annotated[
+        Path | None, typer.Option("--model", envvar="FRAUD_MODEL", help="A directory that holds a model.", show_default="this machine's own")
+    ] = None,
     engine: Annotated[str, typer.Option(help="compiled | onnx | native")] = "compiled",
+    threads: Annotated[int, typer.Option(help="Of the onnx and native engines.")] = 1,
+    spin: Annotated[bool, typer.Option(help="Let the onnx engine's threads wait for work without sleeping.")] = False,
     provider: Annotated[
         str, typer.Option(help="ONNX Runtime's, for the onnx engine; CUDAExecutionProvider on a GPU.")
     ] = "CPUExecutionProvider",
@@ -177,8 +182,8 @@ def main(
 ) -> None:
     """Score card transactions over HTTP on one core until told to stop (Ctrl-C, SIGTERM)."""
     try:
-        known = model.load()
-        scorer = _scorer(engine, known, provider)
+        known = model.load(root)
+        scorer = _scorer(engine, known, provider, threads, spin)
         log = Journal(journal or _place(), durable=durable)
 
         def windows(events: Iterable[Event]) -> Windows:
@@ -196,13 +201,15 @@ def main(
     )
 
 
-def _scorer(engine: str, known: model.Model, provider: str) -> forest.Scorer:
+def _scorer(engine: str, known: model.Model, provider: str, threads: int, spin: bool) -> forest.Scorer:
+    if not 1 <= threads <= 256:
+        raise ValueError(f"--threads {threads}: from 1 to 256")
     if engine == "compiled":
         return forest.Compiled(known)
     if engine == "native":
-        return forest.Native(known)
+        return forest.Native(known, threads=threads)
     if engine == "onnx":
-        return forest.Onnx(known, provider=provider)
+        return forest.Onnx(known, threads=threads, spin=spin, provider=provider)
     raise ValueError(f"there is no engine {engine!r}; take compiled, onnx or native")
 
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from lib.measured import Found, keep
 from lib.pipelines.retail import ladder, walk
 from lib.pipelines.retail.pipeline import Eye
-from lib.pipelines.retail.session import FPS, Session, Shop, footage
+from lib.pipelines.retail.footage import FPS, footage
+from lib.pipelines.retail.session import Session, Shop
 from lib.pipelines.retail.view import annotated
 from lib.vision import head, labels, letterbox, picture
 from lib.vision.boxes import Boxes

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import signal
 import sys
@@ -25,20 +24,20 @@ from typing import Annotated, Literal
 import typer
 import uvicorn
 
-from lib import fetch
+from lib import box, fetch
 from lib.pipelines.retail import feeds, floor
 from lib.pipelines.retail.api import Api
 from lib.pipelines.retail.fleet import NAME, Fleet
+from lib.pipelines.retail.footage import CLIP, FLOOR
+from lib.pipelines.retail.footage import footage as footage_of_samples
 from lib.pipelines.retail.hub import Full
 from lib.pipelines.retail.instruments import Instruments, Model
 from lib.pipelines.retail.pipeline import Eye
-from lib.pipelines.retail.session import CLIP, FLOOR
-from lib.pipelines.retail.session import footage as footage_of_samples
 from lib.pipelines.retail.wishes import Footage, Wish
 from lib.pipelines.serve import say
 from lib.vision import yolo
 from lib.vision.clip import BadClip, open_clip
-from lib.vision.detector import WrongDevice, openvino_detector
+from lib.vision.detector import Detector, WrongDevice, onnxruntime_detector, openvino_detector
 
 TELL_S = 1.0  # how often listeners are told how the cameras do
 
@@ -107,51 +106,91 @@ class Precision(StrEnum):
     F32 = "f32"
 
 
+class Engine(StrEnum):
+    OPENVINO = "openvino"
+    ONNXRUNTIME = "onnxruntime"
+
+
+FILES = {
+    (Engine.OPENVINO, Precision.INT8): yolo.OPENVINO_INT8,
+    (Engine.OPENVINO, Precision.BF16): yolo.ONNX,
+    (Engine.OPENVINO, Precision.F32): yolo.ONNX,
+    (Engine.ONNXRUNTIME, Precision.INT8): yolo.ONNX_INT8,
+    (Engine.ONNXRUNTIME, Precision.F32): yolo.ONNX,
+}
+
+
 def main(
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8010,
     host: Annotated[str, typer.Option(help="Beyond loopback only if you ask for it: there is no authentication.")] = "127.0.0.1",
+    root: Annotated[
+        Path | None, typer.Option("--models", envvar="RETAIL_MODELS", help="A directory that holds them.", show_default="this machine's own")
+    ] = None,
+    samples: Annotated[
+        Path | None, typer.Option(envvar="RETAIL_SAMPLES", help=f"A directory that holds {CLIP}.", show_default="this machine's own, if any")
+    ] = None,
     cameras: Annotated[int, typer.Option(help="Begin with so many, cam-1, cam-2 …, that play your clips in turn, else ours.")] = 0,
     clips: Annotated[list[str], typer.Option("--clip", help="A clip of your own, NAME=PATH; may be given again.", show_default=False)] = [],  # noqa: B006
     fps: Annotated[float, typer.Option(help="Of a camera that is not told otherwise.")] = 10.0,
     size: Annotated[str, typer.Option(help="Of the network's input, height x width in multiples of 32.")] = "384x512",
+    engine: Annotated[Engine, typer.Option(help="What computes.")] = Engine.OPENVINO,
     precision: Annotated[Precision, typer.Option(help="int8 is quantised, bf16 and f32 compute in it.")] = Precision.INT8,
     drawn: Annotated[Path, typer.Option("--floor", help="The floor of the clip, in TOML.", show_default="the clip's own")] = FLOOR,
     gated: Annotated[bool, typer.Option(help="Do not look at frames in which nothing moves.")] = False,
     batch: Annotated[int, typer.Option(help="The most frames, of different cameras, that are inferred together: 1, 2, 4, 8 or 16.")] = 1,
     lanes: Annotated[int, typer.Option(help="Inferences at a time, on threads that share the processors.")] = 1,
-    threads: Annotated[int, typer.Option(help="Of the detector in all.", show_default="one a processor")] = 0,
+    threads: Annotated[int, typer.Option(help="Of the detector in all.", show_default="one a processor that it is granted")] = 0,
+    spin: Annotated[bool, typer.Option(help="Let ONNX Runtime's threads wait for work without sleeping.")] = False,
     most_cameras: Annotated[int, typer.Option(help="More are refused.")] = 32,
     drain_s: Annotated[float, typer.Option(help="How long an orderly end may take.")] = 5.0,
 ) -> None:
     """Watch clips as cameras, and tell who is where, until told to stop (Ctrl-C, SIGTERM)."""
     try:
-        known = yolo.load()
-        clip, shop = footage_of_samples() / CLIP, floor.load(drawn)
-        with open_clip(clip) as first:
-            if (first.height, first.width) != shop.frame_hw:
-                raise floor.BadFloor(f"{drawn.name} is drawn on {shop.frame_hw}, frames of {clip.name} are {(first.height, first.width)}")
-        own = {name: _footage(path, shop, fps) for name, path in map(_named, clips)}
-        path = known.file(yolo.OPENVINO_INT8 if precision is Precision.INT8 else yolo.ONNX)
-        hint: Literal["f32", "bf16"] = "bf16" if precision is Precision.BF16 else "f32"
-        net_hw, threads = _size(size), threads or len(os.sched_getaffinity(0))
+        known, shop = yolo.load(root), floor.load(drawn)
+        own = _ours(samples, shop, fps) | {name: _footage(path, shop, fps) for name, path in map(_named, clips)}
+        if cameras and not own:
+            raise ValueError(f"--cameras {cameras}: there is no clip to play; give one with --clip NAME=PATH or --samples")
+        if (file := FILES.get((engine, precision))) is None:
+            raise ValueError(f"--precision {precision}: {engine} has {', '.join(p for e, p in FILES if e is engine)}")
+        net_hw, threads = _size(size), threads or box.granted()
         sizes = [n for n in (1, 2, 4, 8, 16) if n <= batch]
-        detectors = [openvino_detector(path, net_hw=net_hw, batch=n, threads=threads, precision=hint, streams=lanes) for n in sizes]
+        made = partial(_detector, known.file(file), engine, precision, net_hw=net_hw, threads=threads, lanes=lanes, spin=spin)
+        detectors = [made(batch=n) for n in sizes]
     except (yolo.NotReady, fetch.Refused, BadClip, floor.BadFloor, WrongDevice, ValueError) as reason:
         sys.exit(f"retail service: {reason}")
     licence = fetch.sources()[yolo.CHECKPOINT].licence
-    instruments = Instruments(Model(known.version_of(path.name), precision.value, licence))
+    instruments = Instruments(Model(known.version_of(file), precision.value, licence))
     fleet = Fleet(detectors, threads=lanes, most_cameras=most_cameras, on_seen=instruments.seen)
-    footage = {clip.stem: Footage(partial(open_clip, clip), shop.frame_hw, fps, shop), **own}
-    played = list(own) or [clip.stem]
-    api = Api(fleet, footage, lambda over, rate: Eye(over, net_hw=net_hw, fps=rate, gated=gated), instruments, net_hw=net_hw)
+    played = [name for name in own if name != Path(CLIP).stem] or list(own)
+    api = Api(fleet, own, lambda over, rate: Eye(over, net_hw=net_hw, fps=rate, gated=gated), instruments, net_hw=net_hw)
     try:
         for number in range(1, cameras + 1):
             name = played[(number - 1) % len(played)]
-            api.start(f"cam-{number}", Wish(name, footage[name], fps, footage[name].floor, loop=True))
+            api.start(f"cam-{number}", Wish(name, own[name], fps, own[name].floor, loop=True))
     except (Full, ValueError) as reason:
         fleet.close()
         sys.exit(f"retail service: {reason}")
     run(api, host=host, port=port, drain_s=drain_s)
+
+
+def _detector(file: Path, engine: Engine, precision: Precision, *, net_hw: tuple[int, int], batch: int, threads: int, lanes: int,
+              spin: bool) -> Detector:
+    if engine is Engine.ONNXRUNTIME:
+        return onnxruntime_detector(file, net_hw=net_hw, batch=batch, threads=threads, spin=spin)
+    hint: Literal["f32", "bf16"] = "bf16" if precision is Precision.BF16 else "f32"
+    return openvino_detector(file, net_hw=net_hw, batch=batch, threads=threads, precision=hint, streams=lanes)
+
+
+def _ours(samples: Path | None, shop: floor.Floor, fps: float) -> dict[str, Footage]:
+    """The clip that the floor is drawn on; none where it is not on this machine, unless it was said where. Raises BadClip, BadFloor."""
+    try:
+        clip = (samples or footage_of_samples()) / CLIP
+    except yolo.NotReady:
+        return {}
+    with open_clip(clip) as first:
+        if (first.height, first.width) != shop.frame_hw:
+            raise floor.BadFloor(f"the floor is drawn on {shop.frame_hw}, frames of {clip.name} are {(first.height, first.width)}")
+    return {clip.stem: Footage(partial(open_clip, clip), shop.frame_hw, fps, shop)}
 
 
 def _named(told: str) -> tuple[str, Path]:

@@ -10,19 +10,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
 
-from lib import fetch, install
-from lib.home import INPUTS
+from lib import install
 from lib.pipelines.retail import floor as floors
 from lib.pipelines.retail.floor import Floor
+from lib.pipelines.retail.footage import CLIP, FLOOR, footage
 from lib.session import Session as SessionOf
 from lib.session import checked, opened
 from lib.vision import yolo
 from lib.vision.yolo import NotReady, Yolo
 
-FLOOR = INPUTS / "retail" / "floor.toml"
-CLIP = "vtest.avi"
 PARTS = ("openvino", "opencv-python", "supervision", "trackers")
-FPS = 10.0  # what the clip was taken at
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +37,6 @@ Session: TypeAlias = SessionOf[Shop]
 def shop() -> Shop:
     """Models and footage, if they are on this machine. Raises NotReady."""
     return Shop(yolo.load(), footage() / CLIP, floors.load(FLOOR))
-
-
-def footage() -> Path:
-    """The directory of OpenCV's samples. Raises NotReady."""
-    if not (path := fetch.sources()[yolo.SAMPLES].path).exists():
-        raise NotReady(f"{CLIP} is not on this machine yet; python -m lib.vision.yolo fetches it")
-    return path
 
 
 def session(*, profile: str, mode: str, fresh: bool = False) -> Session:

@@ -16,8 +16,9 @@ from lib import stats
 from lib.measured import points, series
 from lib.pipelines.retail import ladder
 from lib.pipelines.retail.floor import Floor, FloorState
+from lib.pipelines.retail.footage import FPS
 from lib.pipelines.retail.ladder import REFERENCE
-from lib.pipelines.retail.session import FPS, Session
+from lib.pipelines.retail.session import Session
 from lib.pipelines.retail.tracking import Tracks
 from lib.pipelines.retail.walk import STAGES
 from lib.vision import agreement

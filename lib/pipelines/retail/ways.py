@@ -17,9 +17,10 @@ import pandas as pd
 from lib.measured import Found, keep
 from lib.pipelines.retail import ladder, walk
 from lib.pipelines.retail.floor import Floor, Zone
+from lib.pipelines.retail.footage import FPS
 from lib.pipelines.retail.ladder import REFERENCE, processors
 from lib.pipelines.retail.plan import Plan
-from lib.pipelines.retail.session import FPS, Session, Shop
+from lib.pipelines.retail.session import Session, Shop
 from lib.pipelines.retail.walk import STAGES, Walk
 from lib.vision import labels, yolo
 from lib.vision.clip import frames as frames_of
