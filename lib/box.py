@@ -1,4 +1,4 @@
-"""A container's limits around a process: CPU time and memory, by the kernel's control groups (version 1 or 2), as a container runtime sets them.
+"""A container's limits around a process: CPU time and memory, by the kernel's control groups (version 1 or 2), as runtimes set them.
 
 A library that counts processors does not see such a limit: it starts a thread for each processor of the host, and the kernel stops them
 all for the rest of each period once their time is used up. `granted` sees it. Refuses to pretend: where groups may not be made, `boxed`
@@ -41,15 +41,16 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """The groups of one box. `prefix` goes before the command that is to live in it."""
+    """The groups of one box, in version 2 three times the same. `prefix` goes before the command that is to live in it."""
 
     cpu: Path
+    account: Path
     memory: Path
     version: int
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        groups = list(dict.fromkeys((str(self.cpu), str(self.memory))))
+        groups = dict.fromkeys(str(group.resolve()) for group in (self.cpu, self.account, self.memory))
         return ("sh", "-c", JOIN, "box", str(len(groups)), *groups)
 
     def usage(self) -> Usage:
@@ -57,9 +58,10 @@ class Box:
         stat, oom = _table(self.cpu / "cpu.stat"), _table(self.memory / ("memory.events" if self.version == 2 else "memory.oom_control"))
         if self.version == 2:
             peak = self.memory / "memory.peak"  # since Linux 5.19
-            return Usage(stat["usage_usec"] / 1e6, stat.get("nr_periods", 0), stat.get("nr_throttled", 0), stat.get("throttled_usec", 0) / 1e6,
+            spent_s, throttled_s = stat["usage_usec"] / 1e6, stat.get("throttled_usec", 0) / 1e6
+            return Usage(spent_s, stat.get("nr_periods", 0), stat.get("nr_throttled", 0), throttled_s,
                          int(peak.read_text()) if peak.exists() else None, oom.get("oom_kill", 0))  # fmt: skip
-        spent_ns = int((self.cpu.parent.parent / "cpuacct" / self.cpu.name / "cpuacct.usage").read_text())
+        spent_ns = int((self.account / "cpuacct.usage").read_text())
         return Usage(spent_ns / 1e9, stat["nr_periods"], stat["nr_throttled"], stat["throttled_time"] / 1e9,
                      int((self.memory / "memory.max_usage_in_bytes").read_text()), oom.get("oom_kill", 0))  # fmt: skip
 
@@ -73,7 +75,7 @@ def boxed(*, cpus: float | None = None, memory_bytes: int | None = None, mount: 
     if (cpus is not None and not cpus > 0) or (memory_bytes is not None and not memory_bytes > 0):
         raise ValueError(f"limits of {cpus} processors and {memory_bytes} bytes")
     name, version = f"box-{os.getpid()}-{next(_number)}", 2 if (mount / "cgroup.controllers").exists() else 1
-    rooms = [mount] if version == 2 else [mount / which for which in ("cpu", "cpuacct", "memory")]
+    rooms = [mount] * 3 if version == 2 else [mount / which for which in ("cpu", "cpuacct", "memory")]
     made: list[Path] = []
     try:
         try:
@@ -82,11 +84,12 @@ def boxed(*, cpus: float | None = None, memory_bytes: int | None = None, mount: 
             for room in dict.fromkeys(room.resolve() for room in rooms):  # cpu and cpuacct are often one
                 (room / name).mkdir()
                 made.append(room / name)
-            box = Box(rooms[0] / name, rooms[-1] / name, version)
+            box = Box(rooms[0] / name, rooms[1] / name, rooms[2] / name, version)
             for path, value in _limits(box, cpus, memory_bytes):
                 path.write_text(value)
         except OSError as error:
-            raise Unboxed(f"control groups cannot be made here ({error.strerror or error}): that needs root and a writable {mount}") from error
+            why = f"control groups cannot be made here ({error.strerror or error}): that needs root and a writable {mount}"
+            raise Unboxed(why) from error
         yield box
     finally:
         for group in reversed(made):

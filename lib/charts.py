@@ -180,6 +180,37 @@ def front(frame: pd.DataFrame, x: str, y: str, label: str, by: str, on: str, *, 
     return fig.add_scatter(x=best[x].tolist(), y=best[y].tolist(), mode="lines", name="front", line=style, hoverinfo="skip")
 
 
+def descent(frame: pd.DataFrame, step: str, value: str, *, unit: str, x_title: str) -> go.Figure:
+    """From the first `step` to the last, what remains of `value` and what each step took off the one before it, or put on top.
+
+    `unit` comes before each number. A step without a value has an empty row.
+    """
+    fig, names, values = go.Figure(), frame[step].tolist(), _known(frame[value])
+    before = [next((known for known in reversed(values[:n]) if known is not None), None) for n in range(len(values))]
+    change = [None if now is None or last is None else now - last for now, last in zip(values, before, strict=True)]
+    for label, colour, sign in (("saved by this step", "#dfe4ea", -1), ("added by this step", OTHERS[3].colour, 1)):
+        mine = [delta if delta is not None and delta * sign > 0 else None for delta in change]
+        if any(delta is not None for delta in mine):
+            ends = [last if sign < 0 else now for last, now in zip(before, values, strict=True)]
+            base = [None if delta is None or end is None else end - abs(delta) for delta, end in zip(mine, ends, strict=True)]
+            fig.add_bar(
+                y=names, x=[None if delta is None else abs(delta) for delta in mine], base=base, name=label, orientation="h",
+                marker={"color": colour}, hovertemplate="<b>%{y}</b><br>" + label + f": {unit}%{{x:.4~g}}<extra></extra>",
+            )  # fmt: skip
+    left = [now if delta is None or now is None else now - max(0.0, delta) for now, delta in zip(values, change, strict=True)]
+    words = ["" if now is None else f"{unit}{now:.3g}" for now in values]
+    fig.add_bar(
+        y=names, x=left, name="remains", orientation="h", marker={"color": OTHERS[0].colour}, customdata=words,
+        hovertemplate="<b>%{y}</b><br>%{customdata}<extra></extra>",
+    )  # fmt: skip
+    tops = [max(filter(None, (now, last)), default=None) for now, last in zip(values, before, strict=True)]
+    fig.add_scatter(y=names, x=tops, mode="text", text=words, textposition="middle right", showlegend=False, hoverinfo="skip",
+                    textfont={"size": 13, "color": INK}, cliponaxis=False)  # fmt: skip
+    most = max(filter(None, tops), default=1.0)
+    fig.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=True, range=[0, 1.12 * most])
+    return fig.update_layout(barmode="overlay", xaxis_title=x_title, yaxis_title="")
+
+
 # What a server's place does, in the order of the legend. What is idle is not drawn.
 DOES = {"prefill": ("prefill", OTHERS[2].colour), "decode": ("decode", OTHERS[0].colour), "padding": ("padding", OTHERS[1].colour),
         "straggler": ("held for the batch", LINE)}  # fmt: skip

@@ -70,7 +70,7 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    port: int
+    port: int | Sequence[int]
     requests: Sequence[bytes]
     connections: int
     timeout_s: float
@@ -106,19 +106,19 @@ class Caller:
         self._process.kill()
         self._process.join()
 
-    def run(self, port: int, requests: Sequence[bytes], arrivals_ns: NDArray[np.int64], *, connections: int = 256, timeout_s: float = 5,
-            throttle: bool = False, keep_bodies: bool = False, seed: int = 0) -> Calls:
+    def run(self, port: int | Sequence[int], requests: Sequence[bytes], arrivals_ns: NDArray[np.int64], *, connections: int = 256,
+            timeout_s: float = 5, throttle: bool = False, keep_bodies: bool = False, seed: int = 0) -> Calls:
         """Open loop: send requests[i] (a whole HTTP message) to 127.0.0.1:`port` at arrivals_ns[i] from the start.
 
-        Who has no answer `timeout_s` after its due time has failed (status 0). `throttle`: keep requests back while the server refuses
-        many (see throttle.py); `seed` is for that. Raises ValueError for a bad request or schedule, OSError when nobody listens,
+        Several ports are replicas that share the connections. Who has no answer `timeout_s` after its due time has failed (status 0).
+        `throttle`: keep requests back while the server refuses many (see throttle.py); `seed` is for that. Raises ValueError for a bad request or schedule, OSError when nobody listens,
         wire.Unreadable for answers without Content-Length.
         """
         if len(requests) != len(arrivals_ns) or (np.diff(arrivals_ns) < 0).any():
             raise ValueError(f"{len(requests)} requests, {len(arrivals_ns)} arrivals: one each, and in order")
         return self._order(_Job(port, requests, connections, timeout_s, arrivals_ns, throttle=throttle, keep_bodies=keep_bodies, seed=seed))
 
-    def closed(self, port: int, requests: Sequence[bytes], streams: int, seconds: float, *, timeout_s: float = 5,
+    def closed(self, port: int | Sequence[int], requests: Sequence[bytes], streams: int, seconds: float, *, timeout_s: float = 5,
                keep_bodies: bool = False) -> Calls:
         """Closed loop: `streams` connections, each sending the next request (in turn, from the start again) once answered.
 

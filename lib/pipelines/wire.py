@@ -1,4 +1,4 @@
-"""Keep-alive connections to one port, for a load process: a request goes out, its answer comes back whole, both stamped.
+"""Keep-alive connections to one port or several, for a load process: a request goes out, its answer comes back whole, both stamped.
 
 While requests run nothing is parsed but an answer's length; statuses and bodies wait (`status`, `body`). One thread, one epoll, no
 task or future a request. Refuses answers that do not say their length, and hides no loss: a request whose connection breaks has failed,
@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import select
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from time import perf_counter_ns
 
 READ_BYTES = 4096
@@ -37,21 +39,26 @@ class _Line:
 class Wire:
     """Requests are numbered in the order of `send` and `skip`; each list has one element a request. Raises OSError: nobody listens."""
 
-    def __init__(self, port: int, connections: int, *, parent: int) -> None:
-        """`parent`: a file descriptor; when its other end closes, `poll` raises HungUp."""
-        self.port, self.parent = port, parent
+    def __init__(self, port: int | Sequence[int], connections: int, *, parent: int) -> None:
+        """Several ports are replicas, each with its share of the connections.
+
+        `parent`: a file descriptor; when its other end closes, `poll` raises HungUp.
+        """
+        ports = (port,) if isinstance(port, int) else tuple(port)
+        self.parent, self._ports = parent, cycle(ports)
+        self._next = -1 if len(ports) == 1 else 0
         self.sent_ns: list[int] = []  # 0: never sent
         self.done_ns: list[int] = []  # 0: no answer
         self.raw: list[bytes] = []  # whole answers, b"" where there is none
         self.settled = bytearray()
         self.opened = self.outstanding = self.missing = 0
-        self.free: list[_Line] = []  # last used first, as most pools do
+        self.free: list[_Line] = []  # last used first, as most pools do; of several ports in turn, as a balancer does
         self._lines: dict[int, _Line] = {}
         self._again_ns = 0
         self._epoll = select.epoll()
         self._epoll.register(parent, select.EPOLLRDHUP)
         for _ in range(connections):
-            line = self._add(socket.create_connection(("127.0.0.1", port), timeout=5), select.EPOLLIN)
+            line = self._add(socket.create_connection(("127.0.0.1", next(self._ports)), timeout=5), select.EPOLLIN)
             self.free.append(line)
 
     def close(self) -> None:
@@ -61,7 +68,7 @@ class Wire:
 
     def send(self, request: bytes) -> None:
         """Put `request` on a free connection; there must be one."""
-        line = self.free.pop()
+        line = self.free.pop(self._next)
         line.number = len(self.sent_ns)
         self.done_ns.append(0)
         self.raw.append(b"")
@@ -127,7 +134,7 @@ class Wire:
         while self.missing:
             sock = socket.socket()
             sock.setblocking(False)
-            if sock.connect_ex(("127.0.0.1", self.port)) not in (0, errno.EINPROGRESS):
+            if sock.connect_ex(("127.0.0.1", next(self._ports))) not in (0, errno.EINPROGRESS):
                 sock.close()
                 self._again_ns = now + AGAIN_NS
                 return

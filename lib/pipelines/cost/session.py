@@ -1,4 +1,4 @@
-"""A session of the cost notebook: the run that speaks, and all that it prices: the fraud model, the shop with its detector, the classifiers.
+"""A session of the cost notebook: the run that speaks, and what it prices: the fraud model, the shop and its detector, the classifiers.
 
 In mode "recorded", or where one of them cannot be had, nothing is measured and a recorded run speaks.
 """

@@ -166,7 +166,7 @@ def main(
     durable: Annotated[bool, typer.Option(help="Survive a power cut too: an fsync a batch.")] = False,
     redis_url: Annotated[str, typer.Option(envvar="REDIS_URL", help="Keep the windows there, for several replicas.")] = "",
     root: Annotated[
-        Path | None, typer.Option("--model", envvar="FRAUD_MODEL", help="A directory that holds a model.", show_default="this machine's own")
+        Path | None, typer.Option("--model", envvar="FRAUD_MODEL", help="A directory that holds one.", show_default="this machine's own")
     ] = None,
     engine: Annotated[str, typer.Option(help="compiled | onnx | native")] = "compiled",
     threads: Annotated[int, typer.Option(help="Of the onnx and native engines.")] = 1,

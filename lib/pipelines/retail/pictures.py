@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from lib.measured import Found, keep
 from lib.pipelines.retail import ladder, walk
-from lib.pipelines.retail.pipeline import Eye
 from lib.pipelines.retail.footage import FPS, footage
+from lib.pipelines.retail.pipeline import Eye
 from lib.pipelines.retail.session import Session, Shop
 from lib.pipelines.retail.view import annotated
 from lib.vision import head, labels, letterbox, picture

@@ -124,10 +124,10 @@ def main(
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8010,
     host: Annotated[str, typer.Option(help="Beyond loopback only if you ask for it: there is no authentication.")] = "127.0.0.1",
     root: Annotated[
-        Path | None, typer.Option("--models", envvar="RETAIL_MODELS", help="A directory that holds them.", show_default="this machine's own")
+        Path | None, typer.Option("--models", envvar="RETAIL_MODELS", help="The directory they lie in.", show_default="this machine's own")
     ] = None,
     samples: Annotated[
-        Path | None, typer.Option(envvar="RETAIL_SAMPLES", help=f"A directory that holds {CLIP}.", show_default="this machine's own, if any")
+        Path | None, typer.Option(envvar="RETAIL_SAMPLES", help=f"Where {CLIP} lies.", show_default="this machine's own, if any")
     ] = None,
     cameras: Annotated[int, typer.Option(help="Begin with so many, cam-1, cam-2 …, that play your clips in turn, else ours.")] = 0,
     clips: Annotated[list[str], typer.Option("--clip", help="A clip of your own, NAME=PATH; may be given again.", show_default=False)] = [],  # noqa: B006

@@ -24,11 +24,11 @@ import psutil
 
 from lib.home import logs
 from lib.measured import Found, keep
+from lib.pipelines.retail.footage import FPS
 from lib.pipelines.retail.plan import Plan
 from lib.pipelines.retail.session import Session, Shop
 from lib.process import Process, running
 from lib.vision.clip import frames as frames_of
-from lib.pipelines.retail.footage import FPS
 
 BREAKS = "cam-3"
 SECONDS = 6  # of the clip that breaks: it is opened anew as often

@@ -12,9 +12,9 @@ import pytest
 from lib import measured, record
 from lib.measured import Found
 from lib.pipelines.retail import cameras, density, findings, load_views, soak, variants, views, ways
+from lib.pipelines.retail.footage import FLOOR
 from lib.pipelines.retail.ladder import REFERENCE
 from lib.pipelines.retail.sample import Sample
-from lib.pipelines.retail.footage import FLOOR
 from lib.pipelines.retail.session import Session, floors, session
 from lib.pipelines.retail.walk import STAGES
 from lib.session import NothingRecorded, Opened
