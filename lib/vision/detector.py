@@ -1,4 +1,4 @@
-"""Who looks at the picture: one detector's raw answer to a batch of canvases, from ONNX Runtime or OpenVINO.
+"""Who looks at the picture: one detector's raw answer to a batch of canvases, from PyTorch, ONNX Runtime or OpenVINO.
 
 Refuses to run on another device or in another precision than was asked for: both fall back without a word (ONNX Runtime to the CPU,
 OpenVINO to bfloat16), and a row of a table would then tell something else than its name. Neither may report what runs here, which both do
@@ -8,6 +8,7 @@ unless told otherwise.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -34,8 +35,8 @@ class Detector(Protocol):
     takes: Literal["canvas", "tensor"]
 
     def infer(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        """(batch, 84, anchors): centre x, y, width, height in pixels of the canvas, then the 80 scores. A view, valid until this thread's
-        next call. May be called from several threads. Raises ValueError for another shape or kind than it takes."""
+        """(batch, 84, anchors): centre x, y, width, height in pixels of the canvas, then the 80 scores; of a classifier (batch, labels). A
+        view, valid until this thread's next call. May be called from several threads. Raises ValueError for what it does not take."""
         ...
 
 
@@ -74,6 +75,44 @@ class OpenVino:
             self._own.request = self._compiled.create_infer_request()
         found: NDArray[np.float32] = self._own.request.infer(x, share_inputs=True, share_outputs=True)[0]
         return found
+
+
+class Torch:
+    """A program of torch.export, run by PyTorch operator by operator. Takes a tensor. See torch_detector."""
+
+    takes: Literal["canvas", "tensor"] = "tensor"
+
+    def __init__(self, run: Any, *, name: str, net_hw: tuple[int, int], batch: int) -> None:
+        import torch
+
+        self.name, self.net_hw, self.batch = name, net_hw, batch
+        self._run, self._shape, self._from_numpy, self._inference_mode = run, (batch, 3, *net_hw), torch.from_numpy, torch.inference_mode
+
+    def infer(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        _check(x, self._shape, np.float32)
+        with self._inference_mode():
+            found: NDArray[np.float32] = self._run(self._from_numpy(x)).numpy()
+        return found
+
+
+def torch_detector(path: Path, *, net_hw: tuple[int, int], batch: int = 1, threads: int, compiled: bool = False) -> Torch:
+    """A program that torch.export wrote (.pt2) in PyTorch on the CPU, float32. PyTorch's threads are the process's, so the last call counts.
+
+    `compiled`: by torch.compile, which takes half a minute at the first answer. Raises WrongDevice where a compiler is lacking, or what
+    lies in the file computes in another precision.
+    """
+    if compiled and not (shutil.which("g++") or shutil.which("clang++")):
+        raise WrongDevice(f"{path.name} was to run compiled; torch.compile needs a C++ compiler, and there is none on this machine")
+    import torch
+
+    torch.set_num_threads(threads)
+    program = torch.export.load(path)
+    kinds = {str(weights.dtype) for weights in program.state_dict.values() if weights.is_floating_point()}
+    if kinds != {"torch.float32"}:
+        raise WrongDevice(f"{path.name} was to run in float32; it holds {', '.join(sorted(kinds)) or 'no weights'}")
+    run = program.module()
+    return Torch(torch.compile(run) if compiled else run, name=f"PyTorch{' compiled' if compiled else ''}, {path.name}", net_hw=net_hw,
+                 batch=batch)  # fmt: skip
 
 
 def onnxruntime_detector(path: Path, *, net_hw: tuple[int, int], batch: int = 1, threads: int, spin: bool = True,

@@ -29,6 +29,7 @@ WORKER = Path(__file__).with_name("yolo_worker.py")
 CALIBRATED_HW = (480, 640)
 
 ONNX = "yolov8n.onnx"  # float32, batch, height and width free; so are those below
+TORCH = "yolov8n.pt2"  # torch.export's: the framework's own form, which runs without ultralytics
 OPENVINO_INT8 = "yolov8n-nncf.xml"  # NNCF's, its weights (.bin) beside it
 ONNX_INT8 = "yolov8n-int8.onnx"  # ONNX Runtime's, u8 activations, s8 weights per channel
 ONNX_INT8_S8 = "yolov8n-int8-s8.onnx"  # the same with s8 activations
@@ -38,6 +39,7 @@ ONNX_INT8_WHOLE = "yolov8n-int8-whole.onnx"
 
 STEPS: dict[str, dict[str, Any]] = {
     ONNX: {"job": "export"},
+    TORCH: {"job": "program"},
     OPENVINO_INT8: {"job": "nncf"},
     ONNX_INT8: {"job": "qdq", "whole": False, "activations": "u8", "per_channel": True},
     ONNX_INT8_S8: {"job": "qdq", "whole": False, "activations": "s8", "per_channel": True},
@@ -119,12 +121,12 @@ def ask(job: dict[str, Any], *, what: str, say: Say = print, timeout_s: float = 
         asked, answer, log = (Path(scratch) / name for name in ("asked.json", "answer.json", "log"))
         asked.write_text(json.dumps({"checkpoint": str(source.path), "sha256": source.member_sha256, **job}))
         command: list[str | Path] = [engine.tool("python"), "-I", WORKER, asked, answer]
-        child.run(command, what=what, log=log, say=say, timeout_s=timeout_s, env=_environment())
+        child.run(command, what=what, log=log, say=say, timeout_s=timeout_s, env=environment())
         told: dict[str, Any] = json.loads(answer.read_text())
     return told
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Nobody is told what is done here, and what these packages want to remember lies in our cache."""
     place = home.cache() / "retail" / "home"
     place.mkdir(parents=True, exist_ok=True)

@@ -67,6 +67,38 @@ def export(asked: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def program(asked: dict[str, Any]) -> dict[str, Any]:
+    """PyTorch's own form, by torch.export, to `to` (.pt2): float32, all sizes free, convolutions and batch norms fused as for ONNX.
+
+    Raises SystemExit where it does not answer as the network does, at a size that it was not traced at.
+    """
+    import torch
+
+    network = yolo(asked).model.fuse().eval()
+    head = network.model[-1]
+    head.dynamic, head.export, head.format = True, True, "torchscript"  # the boxes alone, and anchors for every size anew
+
+    class Boxes(torch.nn.Module):  # type: ignore[misc]  # its types are not read
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, images: Any) -> Any:
+            return self.network(images)
+
+    free = torch.export.Dim.AUTO
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        traced = torch.rand(2, 3, 384, 512, generator=generator)
+        made = torch.export.export(Boxes().eval(), (traced,), dynamic_shapes={"images": {0: free, 2: free, 3: free}})
+        torch.export.save(made, asked["to"])
+        other = torch.rand(1, 3, 288, 384, generator=generator)
+        off = float((torch.export.load(asked["to"]).module()(other) - network(other)).abs().max())
+    if not off < 1e-3:  # of boxes in pixels
+        sys.exit(f"torch.export's form of the network answers otherwise than the network: by up to {off:g}")
+    return {"off": off, "torch": torch.__version__}
+
+
 def letterboxed(path: str, height: int, width: int) -> Any:
     """A picture as the detector is shown it: scaled to fit, grey around it, float32 (1, 3, height, width) RGB 0…1."""
     picture = cv2.imread(path)
@@ -216,7 +248,7 @@ def peak_bytes() -> int:
     return next(int(line.split()[1]) << 10 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 
 
-JOBS = {"export": export, "nncf": nncf, "qdq": qdq, "predict": predict, "pytorch": pytorch}
+JOBS = {"export": export, "program": program, "nncf": nncf, "qdq": qdq, "predict": predict, "pytorch": pytorch}
 
 if __name__ == "__main__":
     wanted = json.loads(Path(sys.argv[1]).read_text())

@@ -123,7 +123,7 @@ def test_asking_needs_environment_and_checkpoint(tmp_path: Path, monkeypatch: py
 
 def test_nothing_of_the_work_lies_outside_our_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFERENCE_CACHE", str(tmp_path))
-    told = yolo._environment()
+    told = yolo.environment()
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "YOLO_CONFIG_DIR", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR"):
         assert Path(told[name]).is_relative_to(tmp_path)
     assert (told["YOLO_OFFLINE"], told["ORT_DISABLE_TELEMETRY"]) == ("true", "1")
@@ -139,7 +139,7 @@ class Planted:
         return os.mkdir, (self.place,)
 
 
-@pytest.mark.parametrize("job", ["export", "predict", "pytorch"])
+@pytest.mark.parametrize("job", ["export", "program", "predict", "pytorch"])
 def test_a_checkpoint_that_is_not_the_pinned_one_is_not_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str) -> None:
     sprung, checkpoint, asked, answer = (tmp_path / name for name in ("sprung", "yolov8n.pt", "asked.json", "answer.json"))
     checkpoint.write_bytes(pickle.dumps(Planted(sprung)))
@@ -151,7 +151,7 @@ def test_a_checkpoint_that_is_not_the_pinned_one_is_not_unpickled(tmp_path: Path
     python = found.tool("python") if isinstance(found := install.find(yolo.ENGINE), install.Install) else sys.executable
     monkeypatch.setenv("INFERENCE_CACHE", str(tmp_path))
     command = [python, "-I", yolo.WORKER, asked, answer]
-    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **yolo._environment()})
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **yolo.environment()})
     assert ended.returncode == 1
     assert "is not the checkpoint that was pinned: SHA-256 is" in ended.stderr
     assert not sprung.exists()
