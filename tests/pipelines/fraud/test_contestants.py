@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -15,29 +13,12 @@ from lib.measured import Skipped
 from lib.pipelines.caller import Calls
 from lib.pipelines.fraud import contestants
 from lib.pipelines.fraud.servers import task
-
-FOREST = """
-void forest_root(double *rows, double *out, int start, int end) {
-    for (int i = start; i < end; i++) {
-        double sum = 0;
-        for (int j = 0; j < 35; j++) sum += (j + 1) * rows[35 * i + j];
-        out[i] = sum / 1e5;
-    }
-}
-"""
-RNG = np.random.default_rng(0)
-BODIES = [json.dumps({"id": f"tx-{i}", "time": 100_000 + i, "amount": i / 100, "v": RNG.normal(size=28).tolist()}).encode()
-          for i in range(40)]
+from tests.pipelines.fraud.linear import BODIES, compiled
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if (compiler := shutil.which("cc")) is None:
-        pytest.skip("no C compiler")
-    root = tmp_path_factory.mktemp("forest")
-    (root / "forest.c").write_text(FOREST)
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", root / "forest.so", root / "forest.c"], check=True)
-    return root / "forest.so"
+    return compiled(tmp_path_factory.mktemp("forest"))
 
 
 def margin(body: bytes) -> float:
@@ -98,6 +79,14 @@ def test_an_answer_that_is_not_the_forests_is_seen(library: Path, planted: str |
     calls = Calls(np.zeros(n, np.int64), np.zeros(n, np.int64), np.ones(n, np.int64), np.full(n, 200, np.int16), np.zeros(n, np.bool_),
                   [json.dumps(one).encode() for one in answers], 0.0, 1.0, 1)
     assert contestants._wrong(calls, BODIES, library) == (f"1 of {n} answers are not the forest's" if planted else None)
+
+
+@pytest.mark.parametrize(("ip", "wanted"), [
+    ("127.0.0.1", True), ("::1", True), ("::ffff:127.0.0.1", True), ("0.0.0.0", False), ("::", False), ("192.0.2.2", False),
+    ("::ffff:192.0.2.2", False),
+])  # fmt: skip
+def test_what_is_loopback(ip: str, wanted: bool) -> None:
+    assert contestants._loopback(ip) is wanted
 
 
 def test_triton_is_asked_in_its_own_words() -> None:
