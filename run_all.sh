@@ -159,6 +159,7 @@ case ${1:-} in
     python -m lib.install
     python -m lib.pipelines.fraud.model || say "The fraud model is not ready; tests that need it are skipped."
     python -m lib.vision.yolo || say "YOLOv8n is not ready; tests that need it are skipped."
+    python -m lib.vision.classifier || say "The classifiers are not ready; tests that need them are skipped."
     python -m lib.llm.weights || say "The weights are not ready; tests that need them are skipped."
     exec python -m pytest "$@"
     ;;

@@ -13,12 +13,13 @@ from lib import home, install, machine, readme, report
 from lib.llm import contender, weights
 from lib.pipelines.fraud import model as fraud
 from lib.session import MODES, PROFILES
-from lib.vision import yolo
+from lib.vision import classifier, yolo
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="AI inference, measured: engines, pipelines and their cost, as notebooks.")
 console = Console(stderr=True)
 EMBEDDED = "smollm2-135m"
+MODELS = ((("01", "03"), fraud), (("02", "03"), yolo), (("03",), classifier))  # which notebooks want which model
 
 Only = Annotated[list[str], typer.Option("--only", help="Notebook by name or number; may be given again.", show_default="all")]
 Profile = Annotated[str, typer.Option(help=" | ".join(PROFILES))]
@@ -38,9 +39,12 @@ def run(only: Only = [], profile: Profile = "quick", mode: Mode = "auto", engine
         if any(path.stem.startswith(("00", "1")) for path in paths):
             _prepare_llm(wanted, model, must=mode == "live" or model != EMBEDDED)
         if any(path.stem.startswith("01") for path in paths):
-            _prepare_fraud(must=mode == "live")
-        if any(path.stem.startswith("02") for path in paths):
-            _prepare_retail(must=mode == "live")
+            _provision(install.names("fraud"))  # the servers of the bake-off, the baseline's environment
+        if any(path.stem.startswith("03") for path in paths):
+            _provision(install.names("cost"))
+        for numbers, model_of in MODELS:
+            if any(path.stem.startswith(numbers) for path in paths):
+                _build(model_of, must=mode == "live")
     asked = {**({"engines": wanted} if wanted else {}), **({"model": model} if model != EMBEDDED else {})}  # not every notebook knows them
     parameters = {"profile": profile, "mode": mode, "fresh": fresh, **asked}
     status = _report(paths, parameters, out=home.REPORT / "notebooks", figures=home.REPORT / "figures")
@@ -85,25 +89,14 @@ def _prepare_llm(engines: list[str], model: str, *, must: bool) -> None:
         _say(f"The weights are not ready: {reason}")
 
 
-def _prepare_fraud(*, must: bool) -> None:
-    """The servers of the bake-off, the baseline's environment, and the model."""
-    _provision(install.names("fraud"))
+def _build(model_of: Any, *, must: bool) -> None:
+    """A model in all its forms, and what it is judged on; without it the notebook shows a recorded run, unless it `must` measure."""
     try:
-        fraud.build(say=_say)
-    except fraud.NotReady as reason:
+        model_of.build(say=_say)
+    except model_of.NotReady as reason:
         if must:
             _refuse(str(reason))
-        _say(f"The fraud model is not ready: {reason}")
-
-
-def _prepare_retail(*, must: bool) -> None:
-    """The detector in all its forms, and the footage."""
-    try:
-        yolo.build(say=_say)
-    except yolo.NotReady as reason:
-        if must:
-            _refuse(str(reason))
-        _say(f"YOLOv8n is not ready: {reason}")
+        _say(f"Not ready: {reason}")
 
 
 def _provision(names: list[str]) -> None:

@@ -100,3 +100,15 @@ def test_a_short_logarithmic_axis_has_ticks_to_read() -> None:
     fig = charts.ranking(frame, "name", {"v": "v"}, x_title="x")
     assert list(fig.layout.xaxis.tickvals) == [10, 20, 50, 100, 200, 500]
     assert charts.ranking(frame.assign(v=[1.0, 450.0]), "name", {"v": "v"}, x_title="x").layout.xaxis.dtick == 1
+
+
+def test_a_descent_tells_what_each_step_took_off_or_put_on_top() -> None:
+    frame = pd.DataFrame({"step": ["a", "b", "c", "d"], "usd": [9.0, None, 4.0, 5.0]})
+    fig = charts.descent(frame, "step", "usd", unit="$", x_title="$")
+    by = {trace.name: trace for trace in fig.data}
+    assert list(by["saved by this step"].x) == [None, None, 5.0, None]
+    assert list(by["saved by this step"].base) == [None, None, 4.0, None]
+    assert list(by["added by this step"].x) == [None, None, None, 1.0]
+    assert list(by["added by this step"].base) == [None, None, None, 4.0]
+    assert list(by["remains"].x) == [9.0, None, 4.0, 4.0]  # of the last, what it had before; what it added is on top
+    assert list(fig.data[-1].text) == ["$9", "", "$4", "$5"]

@@ -294,3 +294,11 @@ def test_the_load_process_ends_with_its_parent(tmp_path: Path, how: signal.Signa
         with contextlib.suppress(psutil.NoSuchProcess):
             load.wait(10)
         parent.stdout.close()
+
+
+def test_replicas_share_what_is_asked(caller: Caller) -> None:
+    with serving(at_once) as one, serving(at_once) as other:
+        calls = caller.run((one.port, other.port), [ask(i) for i in range(200)], arrivals.evenly(2000, 200), connections=10)
+    assert (calls.status == 200).all()
+    assert sorted(one.order + other.order) == list(range(200))
+    assert abs(len(one.order) - len(other.order)) < 60  # in turn, as far as answers come in turn, and not the connection used last

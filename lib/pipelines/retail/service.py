@@ -37,7 +37,7 @@ from lib.pipelines.retail.wishes import Footage, Wish
 from lib.pipelines.serve import say
 from lib.vision import yolo
 from lib.vision.clip import BadClip, open_clip
-from lib.vision.detector import Detector, WrongDevice, onnxruntime_detector, openvino_detector
+from lib.vision.detector import Detector, WrongDevice, onnxruntime_detector, openvino_detector, torch_detector
 
 TELL_S = 1.0  # how often listeners are told how the cameras do
 
@@ -109,6 +109,7 @@ class Precision(StrEnum):
 class Engine(StrEnum):
     OPENVINO = "openvino"
     ONNXRUNTIME = "onnxruntime"
+    TORCH = "torch"
 
 
 FILES = {
@@ -117,6 +118,7 @@ FILES = {
     (Engine.OPENVINO, Precision.F32): yolo.ONNX,
     (Engine.ONNXRUNTIME, Precision.INT8): yolo.ONNX_INT8,
     (Engine.ONNXRUNTIME, Precision.F32): yolo.ONNX,
+    (Engine.TORCH, Precision.F32): yolo.TORCH,
 }
 
 
@@ -177,6 +179,8 @@ def _detector(file: Path, engine: Engine, precision: Precision, *, net_hw: tuple
               spin: bool) -> Detector:
     if engine is Engine.ONNXRUNTIME:
         return onnxruntime_detector(file, net_hw=net_hw, batch=batch, threads=threads, spin=spin)
+    if engine is Engine.TORCH:
+        return torch_detector(file, net_hw=net_hw, batch=batch, threads=threads)
     hint: Literal["f32", "bf16"] = "bf16" if precision is Precision.BF16 else "f32"
     return openvino_detector(file, net_hw=net_hw, batch=batch, threads=threads, precision=hint, streams=lanes)
 

@@ -276,3 +276,20 @@ def test_a_batch_that_fails_is_answered_and_the_next_one_is_served() -> None:
         return held.statuses
 
     assert asyncio.run(served()) == [500, 200]
+
+
+def test_a_model_may_lie_anywhere(tmp_path: Path) -> None:
+    built = model.load()
+    command = (*COMMAND, "--journal", str(tmp_path / "decisions.sqlite"), "--model", str(built.root), "--engine", "onnx", "--threads", "2")
+    with process.running(lambda port: (*command, "--port", str(port)), name="service", logs=tmp_path) as running:
+        told = httpx.get(running.url + "/v1/model", trust_env=False, timeout=10).json()
+    assert (told["model"], told["engine"]) == (built.version, "ONNX Runtime")
+
+
+@pytest.mark.parametrize(("options", "why"), [
+    (("--model", "."), "holds no fraud model"),
+    (("--engine", "onnx", "--threads", "0"), "from 1 to 256"),
+])  # fmt: skip
+def test_what_it_cannot_start_with_is_a_reason(options: tuple[str, ...], why: str, tmp_path: Path) -> None:
+    ran = subprocess.run([*COMMAND, "--journal", str(tmp_path / "log"), *options], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, why in ran.stderr) == (1, True), ran.stderr
