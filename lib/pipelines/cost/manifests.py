@@ -16,12 +16,11 @@ from math import ceil, isfinite
 from pathlib import Path
 from string import Template
 
-from lib import home, record
-from lib.home import REFERENCE
-from lib.pipelines.cost import allocation
+from lib import home
+from lib.pipelines.cost import sizing
 from lib.pipelines.cost.advice import Advice
-from lib.pipelines.cost.session import NOTEBOOK
-from lib.session import latest
+from lib.pipelines.cost.session import session
+from lib.session import NothingRecorded
 
 PLACE = home.ROOT / "deploy" / "kubernetes"
 AIM = 0.7  # of what a replica carries within its SLA: the rest is for what comes while another one starts
@@ -41,9 +40,12 @@ class BadAdvice(ValueError):
 
 
 def recorded() -> tuple[str, Mapping[str, Advice]] | None:
-    """Which recorded run advises, and what; None while there is none."""
-    runs = latest([run for run in record.runs(NOTEBOOK, roots=(REFERENCE,)) if run.method == record.METHOD])
-    return (f"run {runs[-1].run_id}", allocation.advice(runs[-1])) if runs else None
+    """Which recorded run advises, and what; None while there is none. Raises LookupError for one that says nothing of this."""
+    try:
+        s = session(profile="quick", mode="recorded")
+    except NothingRecorded:
+        return None
+    return f"run {s.run.run_id}", sizing.advice(s)
 
 
 def manifests(advice: Mapping[str, Advice], *, origin: str) -> dict[Path, str]:
