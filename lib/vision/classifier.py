@@ -96,7 +96,7 @@ def load(root: Path | None = None) -> Classifiers:
 
 
 def build(*, say: Say = print) -> Classifiers:
-    """The classifiers, built first where needed; what could not be made before is tried again. Raises NotReady where they cannot be built."""
+    """The classifiers, built first where needed; what could not be made before is tried again. Raises NotReady where they cannot be."""
     root = _root()
     with lock.held(root.with_suffix(".lock"), say=say, what="the classifiers"):
         if (root / "ok.json").exists() and not load().missing:
@@ -155,7 +155,7 @@ def make(to: Path, asked: dict[str, Any], *, python: Path, say: Say) -> dict[str
     """
     began_s = time.monotonic()
     say(f"the classifiers: making {to.name}")
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=to.parent) as place, tempfile.TemporaryDirectory(prefix="classifier-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=to.parent) as place, tempfile.TemporaryDirectory() as scratch:
         question, answer = (Path(scratch) / name for name in ("asked.json", "answer.json"))
         question.write_text(json.dumps({**asked, "to": str(Path(place) / to.name)}))
         child.run([python, "-I", WORKER, question, answer], what=f"the classifiers, {to.name}", log=Path(scratch) / "log", say=say,
@@ -170,8 +170,9 @@ def _root() -> Path:
     """Where the classifiers lie: another place as soon as weights, pictures, packages or the way they are made are others."""
     known = fetch.sources()
     used = (WEIGHTS, PACKAGE, photographs.SAMPLES, photographs.PEOPLE, photographs.NATURE)
-    made_of = [[known[name].member_sha256 for name in used], STEPS, [CALIBRATED_EACH, JUDGED_EACH], {name: version(name) for name in OURS},
-               tomllib.loads(install.PINS.read_text())[ENGINE]["pip"], fetch.sha256(WORKER), fetch.sha256(Path(photographs.__file__))]  # fmt: skip
+    made_of = [[known[name].member_sha256 for name in used], STEPS, [CALIBRATED_EACH, JUDGED_EACH],
+               {name: version(name) for name in OURS}, tomllib.loads(install.PINS.read_text())[ENGINE]["pip"], fetch.sha256(WORKER),
+               fetch.sha256(Path(photographs.__file__))]  # fmt: skip
     return home.cache() / "classifiers" / hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -96,7 +96,7 @@ class Torch:
 
 
 def torch_detector(path: Path, *, net_hw: tuple[int, int], batch: int = 1, threads: int, compiled: bool = False) -> Torch:
-    """A program that torch.export wrote (.pt2) in PyTorch on the CPU, float32. PyTorch's threads are the process's, so the last call counts.
+    """A program that torch.export wrote (.pt2) in PyTorch on the CPU, float32. Threads are PyTorch's, so of two calls the last counts.
 
     `compiled`: by torch.compile, which takes half a minute at the first answer. Raises WrongDevice where a compiler is lacking, or what
     lies in the file computes in another precision.
@@ -152,6 +152,14 @@ def _of_provider(provider: str) -> dict[str, str]:
     return {}
 
 
+def quiet_openvino() -> Any:
+    """The package, imported so that nobody is told."""
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # OpenVINO then takes its stub
+    import openvino
+
+    return openvino
+
+
 def openvino_detector(path: Path, *, net_hw: tuple[int, int], batch: int = 1, threads: int, precision: Literal["f32", "bf16"] = "f32",
                       canvas: bool = True, streams: int = 1) -> OpenVino:
     """An ONNX file or OpenVINO IR in OpenVINO on the CPU: `streams` inferences at a time, `threads` threads in all.
@@ -159,8 +167,7 @@ def openvino_detector(path: Path, *, net_hw: tuple[int, int], batch: int = 1, th
     `canvas`: colours, layout and scale are part of the graph. INT8 is what the file brings; `precision` is that of the rest. Raises
     WrongDevice where the processor does not compute in it.
     """
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # OpenVINO then takes its stub; else importing it is reported
-    import openvino
+    openvino = quiet_openvino()
     from openvino.preprocess import ColorFormat, PrePostProcessor
 
     core = openvino.Core()

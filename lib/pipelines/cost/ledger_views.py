@@ -1,0 +1,240 @@
+"""What the ledger's points say: one row a form, speed-ups over the framework with their intervals, what helps most and what does not.
+
+Pure but for reading the run's Parquet. Invalid points are in no number. A speed-up is formed of the medians of rounds, which took turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import beta
+
+from lib import stats
+from lib.measured import points, series
+from lib.pipelines.cost.ledger_forms import FORMS, MODELS, YOLO, Form
+from lib.pipelines.cost.session import Session
+from lib.pipelines.retail.views import SHOWN
+from lib.vision import agreement
+from lib.vision.boxes import Boxes
+
+PARTS = {"interpreter_s": "interpreter", "import_s": "import", "load_s": "load", "first_s": "first answer"}
+Point = dict[str, Any]
+
+
+def table(s: Session) -> pd.DataFrame:
+    """One row a model and form, in the ledger's order; what could not be measured has its `reason`.
+
+    `best`: the quickest of its model one at a time, of all but the framework's own. `times` (p50) and `times_batch` (per second): against
+    the framework, with intervals over rounds. `delta`: how far its answers are from the framework's float32, in words; its numbers are in
+    `probability_off` and `flips`, `f1`, or `top1` (share of pictures with the same first class, interval over photographs) and `logit_off`.
+    """
+    rounds = _rounds(s)
+    rows = [_row(s, form, rounds) for form in FORMS if form.model in {model for model, _ in rounds}]
+    if not rows:
+        return pd.DataFrame(columns=["model", "form"])
+    told = pd.DataFrame(rows)
+    told["best"] = False
+    others = told[told["p50_ms"].notna() & (told["kind"] != "framework")]
+    told.loc[others.groupby("model", sort=False)["p50_ms"].idxmin(), "best"] = True
+    return told
+
+
+def shown(s: Session) -> pd.DataFrame:
+    """The table as a reader wants it: fewer columns, named in words."""
+    told = table(s)
+    columns = {"model": "model", "form": "form", "p50_ms": "p50, ms", "p99_ms": "p99, ms", "times": "× framework", "per_s": "per second",
+               "batch": "best batch", "cold_s": "cold start, s", "rss_mb": "RSS, MB", "file_mb": "file, MB", "delta": "answers",
+               "reason": "not measured because"}  # fmt: skip
+    return told[list(columns)].rename(columns=columns) if len(told) else told
+
+
+def speedups(s: Session) -> pd.DataFrame:
+    """For a figure, without the framework's own rows: `model`, `form`, `what` ("one at a time" or "in batches"), `best`, `times` the
+    framework's pace with its interval `lo` to `hi` over rounds."""
+    rows = []
+    for row in table(s).to_dict("records"):
+        for what, name in (("one at a time", "times"), ("in batches", "times_batch")):
+            if row["kind"] != "framework" and pd.notna(row[name]):
+                rows.append({"model": row["model"], "form": row["form"], "what": what, "best": row["best"], "times": row[name],
+                             "lo": _known(row[f"{name}_lo"]), "hi": _known(row[f"{name}_hi"])})  # fmt: skip
+    return pd.DataFrame(rows, columns=["model", "form", "what", "best", "times", "lo", "hi"])
+
+
+def cold(s: Session) -> pd.DataFrame:
+    """For a figure of stacked parts: `name` (model and form), `model`, `form`, PARTS in seconds, of the round whose start was the median
+    one, and their sum `cold_s`."""
+    told = table(s)
+    told = told[told["cold_s"].notna()] if len(told) else told.assign(**dict.fromkeys(("cold_s", *PARTS), None))
+    return told.assign(name=[f"{row.model} · {row.form}" for row in told.itertuples()])[["name", "model", "form", *PARTS, "cold_s"]]
+
+
+def losses(s: Session) -> pd.DataFrame:
+    """Where an ONNX form does not help, the worst first: `model`, `form`, `against`, `what`, `times` (below 1: slower), `lo`, `hi`, `n`.
+
+    ONNX against the framework, INT8 against ONNX in float32, signed INT8 against unsigned; one at a time and in batches. Only what is not
+    faster beyond its interval; of one round, what is not faster.
+    """
+    rounds, rows = _rounds(s), []
+    for form in FORMS:
+        pairs = {"onnx": ("framework",), "int8": ("onnx",), "candidate": ("int8",) if "signed" in form.name else ()}.get(form.kind, ())
+        for other in (one for one in FORMS if one.model == form.model and one.kind in pairs):
+            for what, pace in (("one at a time", _single_s), ("in batches", _batched_s)):
+                times = stats.ratio(_over(rounds, other, pace), _over(rounds, form, pace))
+                if times and not (times.value if times.lo is None else times.lo) > 1:
+                    rows.append({"model": form.model, "form": form.name, "against": other.name, "what": what, "times": times.value,
+                                 "lo": times.lo, "hi": times.hi, "n": times.n})  # fmt: skip
+    columns = ["model", "form", "against", "what", "times", "lo", "hi", "n"]
+    return pd.DataFrame(rows, columns=columns).sort_values("times", ignore_index=True)
+
+
+def headline(s: Session) -> dict[str, Any]:
+    """For a claim: the model that gains most one at a time from its best form. Every value None where nothing was measured.
+
+    `model`, `form`, `times`, `lo`, `hi`, `n` (rounds), `from_ms`, `to_ms`, `framework`, `delta`; `cold_model`, `cold_form`, `cold_times`,
+    `cold_from_s`, `cold_to_s`: whose cold start shrinks most; `least_model`, `least_times`: who gains least from its best.
+    """
+    names = ("model", "form", "times", "lo", "hi", "n", "from_ms", "to_ms", "framework", "delta", "cold_model", "cold_form", "cold_times",
+             "cold_from_s", "cold_to_s", "least_model", "least_times")  # fmt: skip
+    found = dict[str, Any].fromkeys(names)
+    rows = [{str(name): _known(value) for name, value in row.items()} for row in table(s).to_dict("records")]
+    best = sorted((row for row in rows if row.get("best") and row["times"]), key=lambda row: float(row["times"]))
+    if not best:
+        return found
+    least, most = best[0], best[-1]
+    owns = {row["model"]: row for row in rows if row["kind"] == "framework" and row["cold_s"]}
+    own = owns[most["model"]]
+    found |= {name: most[name] for name in ("model", "form", "times", "delta")}
+    found |= {"lo": most["times_lo"], "hi": most["times_hi"], "n": most["rounds"], "from_ms": own["p50_ms"], "to_ms": most["p50_ms"],
+              "framework": own["form"], "least_model": least["model"], "least_times": least["times"]}  # fmt: skip
+    shrunk = [row for row in rows if row["kind"] != "framework" and row["cold_s"] and row["model"] in owns]
+    row = max(shrunk, key=lambda row: float(owns[row["model"]]["cold_s"] / row["cold_s"]))
+    from_s = owns[row["model"]]["cold_s"]
+    return found | {"cold_model": row["model"], "cold_form": row["form"], "cold_times": from_s / row["cold_s"], "cold_from_s": from_s,
+                    "cold_to_s": row["cold_s"]}  # fmt: skip
+
+
+def no_help(s: Session) -> dict[str, Any]:
+    """For a claim: the worst of `losses`, its fields by name (None without any), and `cases`, how many there are of `asked` comparisons."""
+    worst, rounds = losses(s), _rounds(s)
+    first = worst.iloc[0].to_dict() if len(worst) else dict.fromkeys(worst.columns)
+    asked = sum(2 for form in FORMS if (form.model, form.name) in rounds and _ok(rounds[form.model, form.name])
+                and (form.kind in ("onnx", "int8") or "signed" in form.name))  # fmt: skip
+    return {**{str(name): _known(value) for name, value in first.items()}, "cases": len(worst), "asked": asked}
+
+
+def _rounds(s: Session) -> dict[tuple[str, str], list[Point]]:
+    """All points of each model and form, those that may not be quoted too, in the order of rounds."""
+    found: dict[tuple[str, str], list[Point]] = {}
+    if not len(frame := s.run.frame()) or "ledger" not in set(frame["what"]):
+        return found
+    for point in points(s.run, "ledger", status=("ok", "skipped", "failed", "invalid")):
+        found.setdefault((point["model"], point["form"]), []).append(point)
+    return {key: sorted(turns, key=lambda point: int(point["round"])) for key, turns in found.items()}
+
+
+def _ok(turns: Sequence[Point]) -> list[Point]:
+    return [point for point in turns if point["status"] == "ok"]
+
+
+def _single_s(point: Point) -> float:
+    return float(np.median(point["samples"]["latency_s"]))
+
+
+def _batches(point: Point) -> dict[int, float]:
+    """Seconds of one prediction, by the size of its batch."""
+    return {size: float(np.median(point["samples"][f"batch_{size}_s"])) / size for size in point["facts"]["batches"]}
+
+
+def _batched_s(point: Point) -> float:
+    return min(_batches(point).values())
+
+
+def _over(rounds: dict[tuple[str, str], list[Point]], form: Form, pace: Any) -> list[float]:
+    return [pace(point) for point in _ok(rounds.get((form.model, form.name), []))]
+
+
+def _row(s: Session, form: Form, rounds: dict[tuple[str, str], list[Point]]) -> dict[str, Any]:
+    turns = rounds.get((form.model, form.name), [])
+    good = _ok(turns)
+    row: dict[str, Any] = {"model": form.model, "form": form.name, "kind": form.kind, "engine": form.engine, "precision": form.precision,
+                           "rounds": len(good), "status": "ok" if good else turns[-1]["status"] if turns else "not asked",
+                           "reason": None if good else turns[-1]["reason"] if turns else "not part of this profile"}  # fmt: skip
+    empty = ("n", "p50_ms", "p50_lo", "p50_hi", "p99_ms", "per_s", "batch", "rss_mb", "peak_mb", "file_mb", "cold_s", *PARTS, "times",
+             "times_lo", "times_hi", "times_batch", "times_batch_lo", "times_batch_hi", "delta", "probability_off", "flips", "f1", "top1",
+             "top1_lo", "top1_hi", "logit_off")  # fmt: skip
+    row |= dict.fromkeys(empty)
+    if not good:
+        return row
+    pooled = [1e3 * taken for point in good for taken in point["samples"]["latency_s"]]
+    middle, tail = stats.median(pooled), stats.quantile(pooled, 0.99)
+    assert middle is not None
+    start = sorted((point["facts"]["cold_s"] for point in good), key=lambda cold_s: sum(cold_s.values()))[(len(good) - 1) // 2]
+    per_size = {size: float(np.median([_batches(point)[size] for point in good])) for size in good[0]["facts"]["batches"]}
+    batch = min(per_size, key=per_size.__getitem__)
+    row |= {"n": len(pooled), "p50_ms": middle.value, "p50_lo": middle.lo, "p50_hi": middle.hi, "p99_ms": tail.value if tail else None,
+            "per_s": 1 / per_size[batch], "batch": batch, "rss_mb": _mb(good, "used_bytes"), "peak_mb": _mb(good, "peak_bytes"),
+            "file_mb": _mb(good, "file_bytes"), "cold_s": sum(start.values()),
+            **{f"{part}_s": seconds for part, seconds in start.items()}, **_delta(s, form, rounds)}  # fmt: skip
+    own = next(other for other in FORMS if other.model == form.model and other.kind == "framework")
+    for name, pace in (("times", _single_s), ("times_batch", _batched_s)):
+        if times := stats.ratio(_over(rounds, own, pace), _over(rounds, form, pace)):
+            row |= {name: times.value, f"{name}_lo": times.lo, f"{name}_hi": times.hi}
+    return row
+
+
+def _mb(good: Sequence[Point], what: str) -> float:
+    return float(np.median([point["facts"][what] for point in good])) / 1e6
+
+
+def _delta(s: Session, form: Form, rounds: dict[tuple[str, str], list[Point]]) -> dict[str, Any]:
+    """How far the answers of the first round are from the framework's, if it may be quoted."""
+    first = next((point for point in _ok(rounds[form.model, form.name]) if point["round"] == 0), None)
+    if first is None:
+        return {}
+    if form.model == YOLO:
+        own = next((point for point in _ok(rounds.get((YOLO, "PyTorch"), [])) if point["round"] == 0), None)
+        if own is None:
+            return {"delta": "the framework's own answers are not known"}
+        theirs, ours = _people(s, own), _people(s, first)
+        f1 = agreement.f1([theirs[number].above(SHOWN) for number in ours], [there.above(SHOWN) for there in ours.values()]).f1
+        return {"f1": f1, "delta": None if f1 is None else f"F1 of people {f1:.3f} (n = {len(ours)} frames)"}
+    told = first["facts"]["judged"]
+    if form.model == MODELS[0]:
+        off, flips = told["max_probability_difference"], told["flips"]
+        return {"probability_off": off, "flips": flips, "delta": f"|Δp| ≤ {off:.0e}, {flips} verdicts differ (n = {told['rows']:,})"}
+    top1, logit_off = over_photographs(told["agrees"], told["photographs"]), max(told["logit_off"])
+    if top1 is None:
+        return {"logit_off": logit_off}
+    words = f"top-1 the same in {top1.value:.1%} (n = {len(told['agrees'])} crops), |Δlogit| ≤ {logit_off:.1g} σ"
+    weights = "; random weights" if form.model == "ResNet-50" else ""
+    return {"top1": top1.value, "top1_lo": top1.lo, "top1_hi": top1.hi, "logit_off": logit_off, "delta": words + weights}
+
+
+def _people(s: Session, point: Point) -> dict[int, Boxes]:
+    """The people whom a form found, by frame; a frame without any is there, empty."""
+    told, corners = series(s.run, point, "boxes"), ["left", "top", "right", "bottom"]
+    there = {number: told[told["frame"] == number] for number in point["facts"]["frames"]}
+    return {number: Boxes(rows[corners].to_numpy(np.float32), rows["score"].to_numpy(np.float32), np.zeros(len(rows), np.int32))
+            for number, rows in there.items()}  # fmt: skip
+
+
+def over_photographs(agrees: Sequence[int], photographs: Sequence[str]) -> stats.Estimate | None:
+    """The share of crops that agree. Its interval counts photographs, not crops, for crops of one are alike. None for no crop.
+
+    Clopper and Pearson's, so that it has a width where all agree, too; photographs of which some crops agree count in part.
+    """
+    if not len(agrees):
+        return None
+    by_name = pd.Series(list(agrees), dtype=float).groupby(list(photographs)).mean()
+    n, right = len(by_name), float(by_name.sum())
+    lo = float(beta.ppf(0.025, right, n - right + 1)) if right > 0 else 0.0
+    hi = float(beta.ppf(0.975, right + 1, n - right)) if right < n else 1.0
+    return stats.Estimate(float(np.mean(agrees)), lo, hi, n, "share of crops; Clopper and Pearson over photographs")
+
+
+def _known(value: Any) -> Any:
+    """A frame's NaN is a record's None."""
+    return None if value is None or (isinstance(value, float) and np.isnan(value)) else value.item() if hasattr(value, "item") else value
