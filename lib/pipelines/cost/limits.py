@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from time import sleep
 from typing import Any
 
 import httpx
 
-from lib.box import Box
 from lib.measured import Broke, Found, keep
 from lib.pipelines.caller import Caller
 from lib.pipelines.cost import fraud_cell, retail_cell
@@ -98,19 +96,21 @@ def _survives(cell: Cell, limit_mib: int) -> Found:
     """Whether the setting starts and works for a second; the kernel's word on its peak and on whom it killed."""
     facts: dict[str, Any] = {"survived": False, "why": None, "peak_bytes": None, "oom_kills": 0, "name": cell.name}
     options = cell.options if cell.service == "fraud" else (*cell.options, *retail_cell.SIZE)
-    with ExitStack() as stack:
-        kept: list[Box] = []
-        try:
-            box, made = stack.enter_context(serving(cell.service, options, cpus=None, memory_bytes=limit_mib * MIB, timeout_s=START_S))
-            kept.append(box)
-            _work(cell, made[0].port)
-            sleep(0.2)
-            made[0].check()
-            usage = box.usage()
-            facts |= {"survived": not usage.oom_kills, "peak_bytes": usage.peak_bytes, "oom_kills": usage.oom_kills}
-        except (Died, Broke, httpx.HTTPError, OSError) as error:
-            facts["why"] = "killed" if f"status {128 + signal.SIGKILL}" in str(error) else f"{type(error).__name__}: {error}"
-    unseen = None if facts["survived"] or facts["why"] else "a process was killed in the box, and nobody missed it"
+    try:
+        with serving(cell.service, options, cpus=None, memory_bytes=limit_mib * MIB, timeout_s=START_S) as (box, made):
+            try:
+                _work(cell, made[0].port)
+                made[0].check()
+                facts["survived"] = True
+            finally:
+                sleep(0.2)  # the kernel's count follows its deed
+                usage = box.usage()
+                facts |= {"peak_bytes": usage.peak_bytes, "oom_kills": usage.oom_kills}
+    except (Died, Broke, httpx.HTTPError, OSError) as error:
+        killed = facts["oom_kills"] or f"status {128 + signal.SIGKILL}" in str(error)
+        facts["why"] = "killed by the kernel" if killed else f"{type(error).__name__}: {error}"
+    facts["survived"] = facts["survived"] and not facts["oom_kills"]
+    unseen = None if facts["survived"] or facts["why"] else "something was killed in the box, and nobody missed it"
     return Found({}, facts, {"6 books": unseen})
 
 

@@ -29,6 +29,7 @@ from lib.vision.clip import frames as frames_of
 SLA_S, ATTAINED = 0.2, 0.95
 SIZE = ("--size", "384x512")
 CAMERAS, MOST_FPS = 4, 50.0
+LEAST = 1.0  # frames a second: what carries less carries nothing
 SHOWN = 270  # the frame of the clip that still pictures are
 
 
@@ -41,7 +42,7 @@ def measure(cell: Cell, plan: Plan) -> Found:
         meter, taken_s = Meter(box), pictures(asking, plan.cameras_s / 2)
 
         def carries(rate: float) -> bool:
-            for _ in range(2):
+            for _ in range(2 if rate >= LEAST else 0):
                 with playing(asking, rate):
                     sleep(plan.settle_s)
                     before, began_s, looked = _account(asking), perf_counter(), Meter(box)

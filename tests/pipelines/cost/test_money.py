@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import date
 from math import inf
 from pathlib import Path
@@ -60,7 +61,7 @@ def test_availability_by_hand() -> None:
 def test_a_spare_never_harms(needed: int, each: float) -> None:
     steps = money.spares(needed, each, 1.0)
     assert [step.replicas for step in steps] == [needed, needed + 1, needed + 2, needed + 3]
-    assert all(later.availability >= sooner.availability - 1e-12 for sooner, later in zip(steps, steps[1:], strict=False))
+    assert all(later.availability >= sooner.availability - 1e-12 for sooner, later in itertools.pairwise(steps))
     assert steps[1].usd_year - steps[0].usd_year == pytest.approx(money.HOURS_A_YEAR)
 
 
