@@ -23,8 +23,8 @@ MEDIANS = {
     "closed loop, 1/s": ("closed_per_s", 1.0), "CPU, µs a request": ("cpu_us", 1.0), "memory, MB": ("memory_bytes", 1e-6),
     "ready, s": ("ready_s", 1.0), "idle, cores": ("idle_cores", 1.0),
 }  # fmt: skip
-COLUMNS = ("server", "replicas", "task", "closed loop, 1/s", "CPU, µs a request", "at, 1/s", "p50, ms", "p99, ms", "memory, MB", "ready, s",
-           "idle, cores", "beyond loopback", "version", "rounds", "why not")
+COLUMNS = ("server", "replicas", "task", "closed loop, 1/s", "CPU, µs a request", "at, 1/s", "p50, ms", "p95, ms", "p99, ms",
+           "memory, MB", "ready, s", "idle, cores", "beyond loopback", "version", "rounds", "why not")
 
 
 def table(s: Session) -> pd.DataFrame:
@@ -49,7 +49,7 @@ def _row(s: Session, of: list[dict[Any, Any]]) -> dict[str, Any]:
     facts = [row["facts"] for row in good]
     return {
         **{column: _median([one[key] for one in facts], scale) for column, (key, scale) in MEDIANS.items()},
-        "at, 1/s": facts[0]["rate_per_s"], "p50, ms": _value(stats.median(latency_ms)), "p99, ms": _value(stats.quantile(latency_ms, 0.99)),
+        **{f"p{q * 100:.0f}, ms": _value(stats.quantile(latency_ms, q)) for q in (0.5, 0.95, 0.99)}, "at, 1/s": facts[0]["rate_per_s"],
         "beyond loopback": any(one["beyond_loopback"] for one in facts), "version": facts[0]["version"], "rounds": len(good),
     }  # fmt: skip
 
