@@ -121,7 +121,7 @@ def session(path: str, images: Any) -> Any:
 
 
 def qdq(asked: dict[str, Any]) -> dict[str, Any]:
-    """ONNX Runtime's static INT8 (QDQ) of `onnx`, to `to`. `activations`: u8 or s8; weights are s8, a scale a channel."""
+    """ONNX Runtime's static INT8 (QDQ) of `onnx`, to `to`. `activations`: u8 or s8. Weights: s8, or `seven_bits`; a scale a channel."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -133,10 +133,9 @@ def qdq(asked: dict[str, Any]) -> dict[str, Any]:
             picture = next(self.rest, None)
             return None if picture is None else {"images": picture[None]}
 
-    # Weights of 7 bits for u8: without VNNI a processor adds two products of u8 and s8 in 16 bits, which 8 bits would overflow.
     quantize_static(asked["onnx"], asked["to"], Pictures(), quant_format=QuantFormat.QDQ, per_channel=True, weight_type=QuantType.QInt8,
                     activation_type={"u8": QuantType.QUInt8, "s8": QuantType.QInt8}[asked["activations"]],
-                    reduce_range=asked["activations"] == "u8")  # fmt: skip
+                    reduce_range=asked["seven_bits"])  # fmt: skip
     return {"quantised": sum(node.op_type == "QuantizeLinear" for node in onnx.load(asked["to"]).graph.node)}
 
 

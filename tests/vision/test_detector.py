@@ -20,7 +20,7 @@ from lib import fetch, home
 from lib.vision import agreement, head, yolo
 from lib.vision.boxes import Boxes
 from lib.vision.coco import NAMES
-from lib.vision.detector import CUDA, TENSORRT, Detector, WrongDevice, onnxruntime_detector, openvino_detector
+from lib.vision.detector import CUDA, TENSORRT, Detector, WrongDevice, onnxruntime_detector, openvino_detector, torch_detector
 from lib.vision.letterbox import fit, letterbox, normalised
 
 HW = (48, 64)
@@ -43,6 +43,61 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checker.check_model(made)
     save(made, path := tmp_path_factory.mktemp("toy") / "toy.onnx")
     return path
+
+
+@pytest.fixture(scope="module")
+def program(model: Path) -> Path:
+    """The same, as torch.export writes it."""
+    import torch
+    from onnx import load, numpy_helper
+
+    class Toy(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = torch.nn.Conv2d(3, 84, 8, stride=8, bias=False)
+            self.convolution.weight.data = torch.from_numpy(np.array(numpy_helper.to_array(load(model).graph.initializer[0])))
+
+        def forward(self, images: Any) -> Any:
+            return self.convolution(images).flatten(2)
+
+    free = torch.export.Dim.AUTO
+    made = torch.export.export(Toy().eval(), (torch.zeros(2, 3, 64, 32),), dynamic_shapes={"images": {0: free, 2: free, 3: free}})
+    torch.export.save(made, path := model.with_suffix(".pt2"))
+    torch.export.save(torch.export.export(Toy().eval().bfloat16(), (torch.zeros(2, 3, 64, 32, dtype=torch.bfloat16),)),
+                      path.with_name("bf16.pt2"))  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_pytorch_answers_as_the_others_do(model: Path, program: Path, batch: int) -> None:
+    x = tensors(canvases(batch))
+    made = torch_detector(program, net_hw=HW, batch=batch, threads=1)
+    assert (made.name, made.takes, made.batch, made.net_hw) == ("PyTorch, toy.pt2", "tensor", batch, HW)
+    found = made.infer(x)
+    assert (found.shape, found.dtype) == ((batch, 84, PLACES), np.float32)
+    np.testing.assert_allclose(found, onnxruntime_detector(model, net_hw=HW, batch=batch, threads=1).infer(x), atol=1e-4)
+    with pytest.raises(ValueError, match="the detector takes float32"):
+        made.infer(x[:, :2])
+
+
+def test_pytorch_in_another_precision_or_without_a_compiler_is_refused(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(WrongDevice, match=r"bf16\.pt2 was to run in float32; it holds torch\.bfloat16"):
+        torch_detector(program.with_name("bf16.pt2"), net_hw=HW, threads=1)
+    monkeypatch.setattr("lib.vision.detector.shutil.which", lambda _: None)
+    with pytest.raises(WrongDevice, match=r"torch\.compile needs a C\+\+ compiler"):
+        torch_detector(program, net_hw=HW, threads=1, compiled=True)
+
+
+@pytest.mark.engine
+def test_yolo_in_pytorch_finds_what_it_finds_as_onnx() -> None:
+    try:
+        built = yolo.load()
+    except yolo.NotReady as reason:
+        pytest.skip(str(reason))
+    x = np.random.default_rng(0).random((1, 3, 96, 128), np.float32)
+    ours, theirs = (make(built.file(name), net_hw=(96, 128), threads=1).infer(x)
+                    for make, name in ((torch_detector, yolo.TORCH), (onnxruntime_detector, yolo.ONNX)))  # fmt: skip
+    np.testing.assert_allclose(ours, theirs, atol=1e-2)
 
 
 def canvases(n: int, *, seed: int = 1) -> NDArray[np.uint8]:
@@ -122,7 +177,7 @@ class Runtime:
         pass
 
     def SessionOptions(self) -> Any:
-        return SimpleNamespace(add_free_dimension_override_by_name=self.dimensions.__setitem__)
+        return SimpleNamespace(add_free_dimension_override_by_name=self.dimensions.__setitem__, add_session_config_entry=lambda *_: None)
 
     def InferenceSession(self, path: Path, options: Any, providers: list[tuple[str, dict[str, str]]]) -> Any:
         self.asked, self.threads = providers, options.intra_op_num_threads

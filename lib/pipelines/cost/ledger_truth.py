@@ -84,13 +84,15 @@ def people(priced: Priced, raws: NDArray[np.float32], numbers: Sequence[int]) ->
 
 def classes(reference: NDArray[np.float32], logits: NDArray[np.float32], of: Sequence[str]) -> Judged:
     """Whether the first class is the reference's, and the largest difference of a logit as a share of how much that tells pictures apart:
-    the deviation, over the pictures, of a logit. One entry a picture."""
+    the deviation, over the pictures, of a logit. `sure`: the reference's probability of its first class. One entry a picture."""
     if logits.shape != reference.shape:
         return _shape(logits, reference.shape)
     spread = float(reference.std(axis=0).mean())
     off = np.abs(logits - reference).max(axis=1) / spread
     agrees = logits.argmax(axis=1) == reference.argmax(axis=1)
-    facts = {"photographs": list(of), "agrees": agrees.astype(int).tolist(), "logit_off": off.astype(float).round(7).tolist(),
+    odds = np.exp(reference - reference.max(axis=1, keepdims=True), dtype=np.float64)
+    facts = {"photographs": list(of), "sure": (1 / odds.sum(axis=1)).round(4).tolist(),
+             "agrees": agrees.astype(int).tolist(), "logit_off": off.astype(float).round(7).tolist(),
              "classes": len(set(reference.argmax(axis=1).tolist()))}  # fmt: skip
     return Judged({"judged": facts})
 

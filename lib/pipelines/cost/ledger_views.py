@@ -21,13 +21,16 @@ from lib.vision import agreement
 from lib.vision.boxes import Boxes
 
 PARTS = {"interpreter_s": "interpreter", "import_s": "import", "load_s": "load", "first_s": "first answer"}
+LEAST_F1, LEAST_TOP1, SURE = 0.9, 0.95, 0.5  # what answers must keep of the framework's; the probability above which it is sure
 Point = dict[str, Any]
 
 
 def table(s: Session) -> pd.DataFrame:
     """One row a model and form, in the ledger's order; what could not be measured has its `reason`.
 
-    `best`: the quickest of its model one at a time, of all but the framework's own. `times` (p50) and `times_batch` (per second): against
+    `best`: of its model, but for the framework's own, the quickest one at a time whose answers `holds`: no verdict is another; F1 of people
+    at least LEAST_F1; the first class the same in LEAST_TOP1 of the pictures that the framework is sure of (of all, if it is of none;
+    `top1_sure`, `n_sure`). `times` (p50) and `times_batch` (per second): against
     the framework, with intervals over rounds. `delta`: how far its answers are from the framework's float32, in words; its numbers are in
     `probability_off` and `flips`, `f1`, or `top1` (share of pictures with the same first class, interval over photographs) and `logit_off`.
     """
@@ -37,8 +40,8 @@ def table(s: Session) -> pd.DataFrame:
         return pd.DataFrame(columns=["model", "form"])
     told = pd.DataFrame(rows)
     told["best"] = False
-    others = told[told["p50_ms"].notna() & (told["kind"] != "framework")]
-    told.loc[others.groupby("model", sort=False)["p50_ms"].idxmin(), "best"] = True
+    others = told[told["holds"].eq(True) & told["p50_ms"].notna() & (told["kind"] != "framework")]
+    told.loc[others.astype({"p50_ms": float}).groupby("model", sort=False)["p50_ms"].idxmin(), "best"] = True
     return told
 
 
@@ -164,7 +167,7 @@ def _row(s: Session, form: Form, rounds: dict[tuple[str, str], list[Point]]) -> 
                            "reason": None if good else turns[-1]["reason"] if turns else "not part of this profile"}  # fmt: skip
     empty = ("n", "p50_ms", "p50_lo", "p50_hi", "p99_ms", "per_s", "batch", "rss_mb", "peak_mb", "file_mb", "cold_s", *PARTS, "times",
              "times_lo", "times_hi", "times_batch", "times_batch_lo", "times_batch_hi", "delta", "probability_off", "flips", "f1", "top1",
-             "top1_lo", "top1_hi", "logit_off")  # fmt: skip
+             "top1_lo", "top1_hi", "top1_sure", "n_sure", "logit_off", "holds")  # fmt: skip
     row |= dict.fromkeys(empty)
     if not good:
         return row
@@ -200,17 +203,24 @@ def _delta(s: Session, form: Form, rounds: dict[tuple[str, str], list[Point]]) -
             return {"delta": "the framework's own answers are not known"}
         theirs, ours = _people(s, own), _people(s, first)
         f1 = agreement.f1([theirs[number].above(SHOWN) for number in ours], [there.above(SHOWN) for there in ours.values()]).f1
-        return {"f1": f1, "delta": None if f1 is None else f"F1 of people {f1:.3f} (n = {len(ours)} frames)"}
+        if f1 is None:  # nobody was seen, by neither
+            return {}
+        return {"f1": f1, "holds": f1 >= LEAST_F1, "delta": f"F1 of people {f1:.3f} (n = {len(ours)} frames)"}
     told = first["facts"]["judged"]
     if form.model == MODELS[0]:
         off, flips = told["max_probability_difference"], told["flips"]
-        return {"probability_off": off, "flips": flips, "delta": f"|Δp| ≤ {off:.0e}, {flips} verdicts differ (n = {told['rows']:,})"}
+        return {"probability_off": off, "flips": flips, "holds": flips == 0,
+                "delta": f"|Δp| ≤ {off:.0e}, {flips} verdicts differ (n = {told['rows']:,})"}  # fmt: skip
     top1, logit_off = over_photographs(told["agrees"], told["photographs"]), max(told["logit_off"])
     if top1 is None:
         return {"logit_off": logit_off}
-    words = f"top-1 the same in {top1.value:.1%} (n = {len(told['agrees'])} crops), |Δlogit| ≤ {logit_off:.1g} σ"
-    weights = "; random weights" if form.model == "ResNet-50" else ""
-    return {"top1": top1.value, "top1_lo": top1.lo, "top1_hi": top1.hi, "logit_off": logit_off, "delta": words + weights}
+    sure = [agrees for agrees, odds in zip(told["agrees"], told["sure"], strict=True) if odds > SURE]
+    held = float(np.mean(sure)) if sure else None
+    words = [f"top-1 the same in {top1.value:.1%} of {len(told['agrees'])} crops"]
+    words += [f"in {held:.1%} of {len(sure)} that are sure"] if held is not None else []
+    words += [f"|Δlogit| ≤ {logit_off:.1g} σ", *(["random weights"] if form.model == "ResNet-50" else [])]
+    return {"top1": top1.value, "top1_lo": top1.lo, "top1_hi": top1.hi, "top1_sure": held, "n_sure": len(sure), "logit_off": logit_off,
+            "holds": (top1.value if held is None else held) >= LEAST_TOP1, "delta": ", ".join(words)}  # fmt: skip
 
 
 def _people(s: Session, point: Point) -> dict[int, Boxes]:
