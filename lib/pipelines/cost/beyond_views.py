@@ -63,10 +63,8 @@ def overhead(s: Session, *, replicas: int = 1) -> dict[str, Any]:
     latency; rounds; version; memory_times; ready_s.
     """
     forest, slow = _rounds(s, FOREST, replicas), _rounds(s, SLOW, replicas)
-    cpu = stats.mean([ray["cpu_us"] - ours["cpu_us"] for ours, ray in forest])
-    latency, slower = (stats.mean([ray["p50_ms"] - ours["p50_ms"] for ours, ray in both]) for both in (forest, slow))
-    times = stats.ratio([ray["cpu_us"] for _, ray in forest], [ours["cpu_us"] for ours, _ in forest])
-    memory = stats.ratio([ray["memory_bytes"] for _, ray in forest], [ours["memory_bytes"] for ours, _ in forest])
+    cpu, latency, slower = _added(forest, "cpu_us"), _added(forest, "p50_ms"), _added(slow, "p50_ms")
+    times, memory = _times(forest, "cpu_us"), _times(forest, "memory_bytes")
     return {
         **_told("added_us", cpu), **_told("added_ms", latency), **_told("slow_added_ms", slower), **_told("times", times),
         "slow_share": None if slower is None else slower.value / (task.SLOW_S * 1e3), "slow_ms": task.SLOW_S * 1e3,
@@ -88,13 +86,25 @@ def scaling(s: Session) -> dict[str, Any]:
 
 
 def _rounds(s: Session, name: str, replicas: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Facts of ours and of Ray's, of every round in which both may be quoted and have a median latency."""
+    """Facts of ours and of Ray's, of every round in which both may be quoted."""
     found: dict[int, dict[str, dict[str, Any]]] = {}
     for point in points(s.run, "beyond"):
         if point["task"] == name and (point["server"], point["replicas"]) in ((OURS, 1), (RAY, replicas)):
             found.setdefault(int(point["round"]), {})[point["server"]] = point["facts"]
-    pairs = [(both[OURS], both[RAY]) for _, both in sorted(found.items()) if len(both) == 2]
-    return [pair for pair in pairs if all(one["p50_ms"] is not None for one in pair)]
+    return [(both[OURS], both[RAY]) for _, both in sorted(found.items()) if len(both) == 2]
+
+
+def _known(rounds: list[tuple[dict[str, Any], dict[str, Any]]], key: str) -> list[tuple[float, float]]:
+    return [(ours[key], ray[key]) for ours, ray in rounds if ours[key] is not None and ray[key] is not None]
+
+
+def _added(rounds: list[tuple[dict[str, Any], dict[str, Any]]], key: str) -> Estimate | None:
+    return stats.mean([ray - ours for ours, ray in _known(rounds, key)])
+
+
+def _times(rounds: list[tuple[dict[str, Any], dict[str, Any]]], key: str) -> Estimate | None:
+    known = _known(rounds, key)
+    return stats.ratio([ray for _, ray in known], [ours for ours, _ in known])
 
 
 def _told(name: str, found: Estimate | None) -> dict[str, float | None]:

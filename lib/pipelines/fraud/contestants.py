@@ -31,6 +31,7 @@ from lib.pipelines.fraud.servers import task
 from lib.process import Process, running
 
 RATE_PER_S, STREAMS, IDLE_S, ROWS = 2000, 64, 1.0, 2000
+COUNTED_S = 0.05  # of CPU: the kernel counts in ticks of 10 ms, and fewer than five of them tell nothing
 START_S = 120  # Ray starts ten processes; on one busy core that took 40 s
 
 
@@ -108,8 +109,8 @@ def asked(name: str, process: Process, caller: Caller, library: Path, load: Load
     """Measure contestant `name`, which runs as `process`.
 
     Facts: closed_per_s and cpu_us (process tree, a request) of the closed loop; p50_ms, p99_ms from schedule and open_cpu_us of the open
-    one, whose single calls are the series "calls"; idle_cores; memory_bytes (proportional set size) after the load; ready_s; version;
-    binds: its default address; beyond_loopback: whether it listens there as started by us.
+    one, whose single calls are the series "calls"; CPU that is too little to be counted is None; idle_cores; memory_bytes (proportional
+    set size) after the load; ready_s; version; binds: its default address; beyond_loopback: whether it listens there as started by us.
     """
     one = CONTESTANTS[name]
     bodies = bodies or [ledger().body(i) for i in np.random.default_rng(0).permutation(len(ledger().second))[:ROWS]]
@@ -124,9 +125,9 @@ def asked(name: str, process: Process, caller: Caller, library: Path, load: Load
     due = arrivals.poisson(load.rate_per_s, max(1, round(load.rate_per_s * load.open_s)), seed=0)
     opened = caller.run(process.port, [requests[i % len(requests)] for i in range(len(due))], due)
     after = _cpu_s(process)
-    facts = {"closed_per_s": _answered(closed) / closed.wall_s, "cpu_us": (between - before) / len(closed.status) * 1e6,
+    facts = {"closed_per_s": _answered(closed) / closed.wall_s, "cpu_us": _each_us(between - before, len(closed.status)),
              "rate_per_s": load.rate_per_s, "p50_ms": _ms(opened, 0.5), "p99_ms": _ms(opened, 0.99),
-             "open_cpu_us": (after - between) / len(due) * 1e6, "idle_cores": idle_cores, "memory_bytes": _memory(process),
+             "open_cpu_us": _each_us(after - between, len(due)), "idle_cores": idle_cores, "memory_bytes": _memory(process),
              "ready_s": process.ready_s, "version": _version(one), "binds": one.host, "beyond_loopback": _beyond_loopback(process)}
     process.check()
     lost = sum(len(calls.status) - _answered(calls) for calls in (first, closed, opened))
@@ -186,6 +187,10 @@ def _family(process: Process) -> list[psutil.Process]:
 def _cpu_s(process: Process) -> float:
     times = [member.cpu_times() for member in _family(process)]
     return float(sum(t.user + t.system for t in times))
+
+
+def _each_us(cpu_s: float, n: int) -> float | None:
+    return cpu_s / n * 1e6 if cpu_s >= COUNTED_S else None
 
 
 def _idle(process: Process, seconds: float) -> float | None:

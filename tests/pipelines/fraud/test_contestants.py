@@ -44,7 +44,7 @@ def check(name: str, library: Path, logs: Path) -> None:
     found = contestants.bake(name, library, seconds=0.4, logs=logs, server=None, client=None, bodies=BODIES, rate_per_s=200)
     facts = found.facts
     assert not any(found.checks.values()), found.checks
-    assert facts["closed_per_s"] > 50 and facts["cpu_us"] > 0 and facts["memory_bytes"] > 1e6 and facts["p50_ms"] > 0
+    assert facts["closed_per_s"] > 50 and facts["cpu_us"] != 0 and facts["memory_bytes"] > 1e6 and facts["p50_ms"] > 0
     assert facts["beyond_loopback"] is False and facts["idle_cores"] < 1
     assert len(found.series["calls"]) == 80  # type: ignore[index, arg-type]
 
@@ -79,6 +79,11 @@ def test_an_answer_that_is_not_the_forests_is_seen(library: Path, planted: str |
     calls = Calls(np.zeros(n, np.int64), np.zeros(n, np.int64), np.ones(n, np.int64), np.full(n, 200, np.int16), np.zeros(n, np.bool_),
                   [json.dumps(one).encode() for one in answers], 0.0, 1.0, 1)
     assert contestants._wrong(calls, BODIES, library) == (f"1 of {n} answers are not the forest's" if planted else None)
+
+
+def test_cpu_that_the_kernel_hardly_counts_is_unknown() -> None:
+    assert contestants._each_us(0.5, 1000) == pytest.approx(500)
+    assert contestants._each_us(0.04, 1000) is None
 
 
 @pytest.mark.parametrize(("ip", "wanted"), [

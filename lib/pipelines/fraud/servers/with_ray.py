@@ -1,7 +1,8 @@
 """Ray Serve: a proxy before replicas, each a process that could be on another machine; here all of them are on this one.
 
 Usage: `PORT FOREST_SO [REPLICAS]`. Ray is told to stay on 127.0.0.1, to start no dashboard, to keep a small object store and to write
-below $TMPDIR alone. Its cluster asks for a token that lives as long as it does.
+below $TMPDIR alone. Its cluster asks for a token that lives as long as it does. It is set up as its documentation begins; the preset for
+throughput (RAY_SERVE_THROUGHPUT_OPTIMIZED) took 4.6 ms of processor a request instead of 5.9 when it was tried.
 """
 
 from __future__ import annotations
