@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,6 +55,18 @@ def test_what_cannot_be_had_is_a_row_for_each_task_and_the_others_go_on(run: rec
     assert statuses(run) == [(turn, RAY, replicas, name, "skipped") for turn, order in ((0, (1, 2)), (1, (2, 1)))
                              for replicas in order for name in (FOREST, SLOW)]
     assert set(run.frame()["reason"]) == {"ray is not built"}
+
+
+def test_a_server_that_does_not_start_is_a_row_and_ours_goes_on(run: record.Run, library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beyond, "cores", lambda: (tuple(os.sched_getaffinity(0)), None))
+    monkeypatch.setattr(contestants, "ledger", lambda: SimpleNamespace(second=BODIES, body=BODIES.__getitem__))
+    monkeypatch.setitem(contestants.CONTESTANTS, RAY, contestants.Contestant("with_nothing", None, None, "127.0.0.1"))
+    quick = {name: replace(load, closed_s=0.1, open_s=0.3, idle_s=0) for name, load in PLANS["smoke"].tasks.items()}
+    beyond.beyond(session(run, library.parent), beyond.Plan(((RAY, 1), (OURS, 1)), 1, quick))
+    rows = run.frame().set_index(["server", "task"])
+    assert (rows.loc[RAY, "status"] == "failed").all() and rows.loc[RAY, "reason"].str.contains("No module named").all()
+    ours = rows.loc[OURS].groupby("task").last()  # a busy machine has each tried twice, and marked
+    assert all(row["facts"]["closed_per_s"] > 10 and row["audit"]["7 answers"] is None for _, row in ours.iterrows())
 
 
 def test_one_processor_is_a_reason(run: record.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
