@@ -17,6 +17,7 @@ Kind = Literal["framework", "onnx", "int8", "candidate"]
 Engine = Literal["LightGBM", "lleaves", "tl2cgen", "PyTorch", "PyTorch compiled", "ONNX Runtime", "OpenVINO"]
 FOREST, YOLO = "fraud forest", "YOLOv8n"
 NETWORKS = {"ResNet-50": "resnet50", "EfficientNet-Lite0": "efficientnet-lite0"}  # → the classifiers' own names
+RANDOM = "ResNet-50"  # has random weights: its answers can be near the framework's, but neither right nor wrong
 MODELS = (FOREST, YOLO, *NETWORKS)
 NET_HW = {YOLO: (384, 512), **dict.fromkeys(NETWORKS, classifier.HW)}  # the retail service's own size
 NO_PRODUCTS = ("a tree compares a feature with a threshold and adds a leaf: there are no products to do in 8 bits, and ONNX Runtime's "

@@ -14,7 +14,7 @@ from scipy.stats import beta
 
 from lib import stats
 from lib.measured import points, series
-from lib.pipelines.cost.ledger_forms import FORMS, MODELS, YOLO, Form
+from lib.pipelines.cost.ledger_forms import FORMS, MODELS, RANDOM, YOLO, Form
 from lib.pipelines.cost.session import Session
 from lib.pipelines.retail.views import SHOWN
 from lib.vision import agreement
@@ -29,10 +29,11 @@ def table(s: Session) -> pd.DataFrame:
     """One row a model and form, in the ledger's order; what could not be measured has its `reason`.
 
     `best`: of its model, but for the framework's own, the quickest one at a time whose answers `holds`: no verdict is another; F1 of people
-    at least LEAST_F1; the first class the same in LEAST_TOP1 of the pictures that the framework is sure of (of all, if it is of none;
-    `top1_sure`, `n_sure`). `times` (p50) and `times_batch` (per second): against
+    at least LEAST_F1; the first class the same in LEAST_TOP1 of the pictures that the framework is sure of (`top1_sure`, `n_sure`). Of
+    random weights `holds` is None: the quickest is best, whatever it answers. `times` (p50) and `times_batch` (per second): against
     the framework, with intervals over rounds. `delta`: how far its answers are from the framework's float32, in words; its numbers are in
-    `probability_off` and `flips`, `f1`, or `top1` (share of pictures with the same first class, interval over photographs) and `logit_off`.
+    `probability_off` and `flips`, `f1`, or `top1` (share of pictures with the same first class, interval over photographs) and `logit_off`
+    (the median picture's, and `logit_off_most`).
     """
     rounds = _rounds(s)
     rows = [_row(s, form, rounds) for form in FORMS if form.model in {model for model, _ in rounds}]
@@ -40,7 +41,7 @@ def table(s: Session) -> pd.DataFrame:
         return pd.DataFrame(columns=["model", "form"])
     told = pd.DataFrame(rows)
     told["best"] = False
-    others = told[told["holds"].eq(True) & told["p50_ms"].notna() & (told["kind"] != "framework")]
+    others = told[(told["holds"].eq(True) | told["model"].eq(RANDOM)) & told["p50_ms"].notna() & (told["kind"] != "framework")]
     told.loc[others.astype({"p50_ms": float}).groupby("model", sort=False)["p50_ms"].idxmin(), "best"] = True
     return told
 
@@ -64,6 +65,16 @@ def speedups(s: Session) -> pd.DataFrame:
                 rows.append({"model": row["model"], "form": row["form"], "what": what, "best": row["best"], "times": row[name],
                              "lo": _known(row[f"{name}_lo"]), "hi": _known(row[f"{name}_hi"])})  # fmt: skip
     return pd.DataFrame(rows, columns=["model", "form", "what", "best", "times", "lo", "hi"])
+
+
+def ranked(s: Session) -> pd.DataFrame:
+    """For a ranking: `name` (model and form), `model`, `form`, `best`, `times` and `times_batch`; without the framework's own rows."""
+    told = table(s)
+    columns = ["name", "model", "form", "best", "times", "times_batch"]
+    if not len(told):
+        return pd.DataFrame(columns=columns)
+    told = told[told["times"].notna() & (told["kind"] != "framework")]
+    return told.assign(name=[f"{row.model} · {row.form}" for row in told.itertuples()])[columns]
 
 
 def cold(s: Session) -> pd.DataFrame:
@@ -167,7 +178,7 @@ def _row(s: Session, form: Form, rounds: dict[tuple[str, str], list[Point]]) -> 
                            "reason": None if good else turns[-1]["reason"] if turns else "not part of this profile"}  # fmt: skip
     empty = ("n", "p50_ms", "p50_lo", "p50_hi", "p99_ms", "per_s", "batch", "rss_mb", "peak_mb", "file_mb", "cold_s", *PARTS, "times",
              "times_lo", "times_hi", "times_batch", "times_batch_lo", "times_batch_hi", "delta", "probability_off", "flips", "f1", "top1",
-             "top1_lo", "top1_hi", "top1_sure", "n_sure", "logit_off", "holds")  # fmt: skip
+             "top1_lo", "top1_hi", "top1_sure", "n_sure", "logit_off", "logit_off_most", "holds")  # fmt: skip
     row |= dict.fromkeys(empty)
     if not good:
         return row
@@ -211,16 +222,17 @@ def _delta(s: Session, form: Form, rounds: dict[tuple[str, str], list[Point]]) -
         off, flips = told["max_probability_difference"], told["flips"]
         return {"probability_off": off, "flips": flips, "holds": flips == 0,
                 "delta": f"|Δp| ≤ {off:.0e}, {flips} verdicts differ (n = {told['rows']:,})"}  # fmt: skip
-    top1, logit_off = over_photographs(told["agrees"], told["photographs"]), max(told["logit_off"])
+    top1, logit_off = over_photographs(told["agrees"], told["photographs"]), float(np.median(told["logit_off"]))
     if top1 is None:
-        return {"logit_off": logit_off}
+        return {}
     sure = [agrees for agrees, odds in zip(told["agrees"], told["sure"], strict=True) if odds > SURE]
     held = float(np.mean(sure)) if sure else None
     words = [f"top-1 the same in {top1.value:.1%} of {len(told['agrees'])} crops"]
     words += [f"in {held:.1%} of {len(sure)} that are sure"] if held is not None else []
-    words += [f"|Δlogit| ≤ {logit_off:.1g} σ", *(["random weights"] if form.model == "ResNet-50" else [])]
+    words += [f"median |Δlogit| {logit_off:.1g} σ", *(["random weights"] if form.model == RANDOM else [])]
     return {"top1": top1.value, "top1_lo": top1.lo, "top1_hi": top1.hi, "top1_sure": held, "n_sure": len(sure), "logit_off": logit_off,
-            "holds": (top1.value if held is None else held) >= LEAST_TOP1, "delta": ", ".join(words)}  # fmt: skip
+            "logit_off_most": max(told["logit_off"]), "holds": None if form.model == RANDOM or held is None else held >= LEAST_TOP1,
+            "delta": ", ".join(words)}  # fmt: skip
 
 
 def _people(s: Session, point: Point) -> dict[int, Boxes]:

@@ -66,7 +66,7 @@ def row(s: Session, model: str, form: str) -> dict[str, Any]:
 
 def test_an_empty_run_has_empty_views_and_no_claims(made: Session) -> None:
     assert len(ledger_views.table(made)) == len(ledger_views.losses(made)) == len(ledger_views.speedups(made)) == 0
-    assert len(ledger_views.cold(made)) == len(ledger_views.shown(made)) == 0
+    assert len(ledger_views.cold(made)) == len(ledger_views.ranked(made)) == len(ledger_views.shown(made)) == 0
     assert set(ledger_views.headline(made).values()) == {None}
     with pytest.raises(figures.NotMeasured):
         figures.filled("{model} gains {times:.1f}×", **ledger_views.headline(made))
@@ -126,6 +126,8 @@ def test_the_headline_is_who_gains_most(made: Session) -> None:
     assert (told["cold_model"], told["cold_times"]) == (model, pytest.approx(10))
     assert "5.0×" in figures.filled("{model} gains {times:.1f}× ({lo:.1f}–{hi:.1f})", **told)
     gains = ledger_views.speedups(made)
+    assert ledger_views.ranked(made)[["name", "times"]].to_numpy().tolist() == [
+        ["fraud forest · ONNX Runtime fp32", 2.0], ["EfficientNet-Lite0 · ONNX Runtime INT8", 5.0]]  # fmt: skip
     assert set(gains["what"]) == {"one at a time", "in batches"} and "PyTorch" not in set(gains["form"])
 
 
@@ -176,9 +178,9 @@ def test_what_the_framework_is_unsure_of_does_not_decide(made: Session) -> None:
     put(made, "ResNet-50", "ONNX Runtime INT8", [1.0], **classes(1, 1, 1, 0, sure=0.1))
     told = row(made, "EfficientNet-Lite0", "ONNX Runtime INT8")
     assert (told["top1"], told["top1_sure"], told["n_sure"], bool(told["holds"])) == (0.75, 1.0, 3, True)
-    assert told["delta"] == "top-1 the same in 75.0% of 4 crops, in 100.0% of 3 that are sure, |Δlogit| ≤ 0.2 σ"
+    assert told["delta"] == "top-1 the same in 75.0% of 4 crops, in 100.0% of 3 that are sure, median |Δlogit| 0.2 σ"
     random = row(made, "ResNet-50", "ONNX Runtime INT8")
-    assert not random["holds"] and random["delta"].endswith("random weights") and "sure" not in random["delta"]
+    assert random["holds"] is None and random["best"] and random["delta"].endswith("random weights") and "sure" not in random["delta"]
 
 
 def test_an_interval_counts_photographs_and_has_a_width_where_all_agree() -> None:
