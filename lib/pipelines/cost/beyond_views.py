@@ -59,8 +59,8 @@ def overhead(s: Session, *, replicas: int = 1) -> dict[str, Any]:
 
     added_us, lo, hi: CPU a request, forest, closed loop, mean of rounds with Student's t; times: its CPU ÷ ours; added_ms, added_ms_lo,
     added_ms_hi: median latency at the open loop's rate; slow_added_ms …: the same of the slow task, slow_share: as a part of it;
-    share, even_ms: how long a request must compute for the CPU that is added to be less than `share` of it; even_latency_ms: the same for
-    latency; rounds; version; memory_times; ready_s.
+    share, even_ms, even_ms_lo, even_ms_hi: how long a request must compute for the CPU that is added to be less than `share` of it;
+    even_latency_ms: the same for latency; rounds; version; memory_times; ready_s.
     """
     forest, slow = _rounds(s, FOREST, replicas), _rounds(s, SLOW, replicas)
     cpu, latency, slower = _added(forest, "cpu_us"), _added(forest, "p50_ms"), _added(slow, "p50_ms")
@@ -68,7 +68,8 @@ def overhead(s: Session, *, replicas: int = 1) -> dict[str, Any]:
     return {
         **_told("added_us", cpu), **_told("added_ms", latency), **_told("slow_added_ms", slower), **_told("times", times),
         "slow_share": None if slower is None else slower.value / (task.SLOW_S * 1e3), "slow_ms": task.SLOW_S * 1e3,
-        "share": SHARE, "even_ms": None if cpu is None else cpu.value / 1e3 / SHARE,
+        "share": SHARE, **{name.replace("even", "even_ms"): None if us is None else us / 1e3 / SHARE
+                           for name, us in _told("even", cpu).items()},
         "even_latency_ms": None if latency is None else latency.value / SHARE,
         "memory_times": _value(memory), "ready_s": _median([ray["ready_s"] for _, ray in forest], 1.0),
         "ours_us": _median([ours["cpu_us"] for ours, _ in forest], 1.0), "ray_us": _median([ray["cpu_us"] for _, ray in forest], 1.0),

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from dataclasses import replace
@@ -142,12 +143,13 @@ def test_when_the_measuring_process_is_killed_rays_whole_cluster_goes(ray: insta
             print(process.pid, flush=True)
             time.sleep(120)
     """)
-    environment = {**os.environ, "PYTHONPATH": str(home.ROOT), "TMPDIR": "/tmp"}
-    measuring = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
-    assert measuring.stdout is not None
-    served = psutil.Process(int(measuring.stdout.readline()))
-    family = [served, *served.children(recursive=True)]
-    assert "raylet" in [member.name() for member in family]
-    measuring.send_signal(signal.SIGKILL)
-    measuring.wait()
-    assert psutil.wait_procs(family, timeout=30)[1] == []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:  # short: Ray's sockets lie below it
+        environment = {**os.environ, "PYTHONPATH": str(home.ROOT), "TMPDIR": scratch}
+        measuring = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
+        assert measuring.stdout is not None
+        served = psutil.Process(int(measuring.stdout.readline()))
+        family = [served, *served.children(recursive=True)]
+        assert "raylet" in [member.name() for member in family]
+        measuring.send_signal(signal.SIGKILL)
+        measuring.wait()
+        assert psutil.wait_procs(family, timeout=30)[1] == []

@@ -60,6 +60,7 @@ def test_what_a_request_pays_with_its_interval_and_where_it_is_nothing_any_more(
     assert told["added_ms"] == pytest.approx(4.0) and told["slow_added_ms"] == pytest.approx(4.0)
     assert told["slow_share"] == pytest.approx(4 / 30) and told["times"] == pytest.approx(5030 / 20)
     assert told["even_ms"] == pytest.approx(100.2) and told["even_latency_ms"] == pytest.approx(80)
+    assert told["even_ms_lo"] < told["even_ms"] < told["even_ms_hi"]
     assert told["memory_times"] == pytest.approx(14) and told["rounds"] == 3 and told["version"] == "2.60.0"
     sentence = "{added_us:,.0f} µs ({added_us_lo:,.0f}–{added_us_hi:,.0f}), {times:.0f}×, below {share:.0%} from {even_ms:.0f} ms"
     assert "from 100 ms" in filled(sentence, **told)
