@@ -42,8 +42,8 @@ def table(s: Session) -> pd.DataFrame:
     told = pd.DataFrame(rows)
     told["best"] = False
     others = told[(told["holds"].eq(True) | told["model"].eq(RANDOM)) & told["p50_ms"].notna() & (told["kind"] != "framework")]
-    told.loc[others.astype({"p50_ms": float}).groupby("model", sort=False)["p50_ms"].idxmin(), "best"] = True
-    return told
+    told.loc[others.astype({"round_ms": float}).groupby("model", sort=False)["round_ms"].idxmin(), "best"] = True
+    return told.drop(columns="round_ms")
 
 
 def shown(s: Session) -> pd.DataFrame:
@@ -176,7 +176,7 @@ def _row(s: Session, form: Form, rounds: dict[tuple[str, str], list[Point]]) -> 
     row: dict[str, Any] = {"model": form.model, "form": form.name, "kind": form.kind, "engine": form.engine, "precision": form.precision,
                            "rounds": len(good), "status": "ok" if good else turns[-1]["status"] if turns else "not asked",
                            "reason": None if good else turns[-1]["reason"] if turns else "not part of this profile"}  # fmt: skip
-    empty = ("n", "p50_ms", "p50_lo", "p50_hi", "p99_ms", "per_s", "batch", "rss_mb", "peak_mb", "file_mb", "cold_s", *PARTS, "times",
+    empty = ("n", "round_ms", "p50_ms", "p50_lo", "p50_hi", "p99_ms", "per_s", "batch", "rss_mb", "peak_mb", "file_mb", "cold_s", *PARTS, "times",
              "times_lo", "times_hi", "times_batch", "times_batch_lo", "times_batch_hi", "delta", "probability_off", "flips", "f1", "top1",
              "top1_lo", "top1_hi", "top1_sure", "n_sure", "logit_off", "logit_off_most", "holds")  # fmt: skip
     row |= dict.fromkeys(empty)
@@ -188,7 +188,7 @@ def _row(s: Session, form: Form, rounds: dict[tuple[str, str], list[Point]]) -> 
     start = sorted((point["facts"]["cold_s"] for point in good), key=lambda cold_s: sum(cold_s.values()))[(len(good) - 1) // 2]
     per_size = {size: float(np.median([_batches(point)[size] for point in good])) for size in good[0]["facts"]["batches"]}
     batch = min(per_size, key=per_size.__getitem__)
-    row |= {"n": len(pooled), "p50_ms": middle.value, "p50_lo": middle.lo, "p50_hi": middle.hi, "p99_ms": tail.value if tail else None,
+    row |= {"n": len(pooled), "round_ms": 1e3 * float(np.median([_single_s(point) for point in good])), "p50_ms": middle.value, "p50_lo": middle.lo, "p50_hi": middle.hi, "p99_ms": tail.value if tail else None,
             "per_s": 1 / per_size[batch], "batch": batch, "rss_mb": _mb(good, "used_bytes"), "peak_mb": _mb(good, "peak_bytes"),
             "file_mb": _mb(good, "file_bytes"), "cold_s": sum(start.values()),
             **{f"{part}_s": seconds for part, seconds in start.items()}, **_delta(s, form, rounds)}  # fmt: skip

@@ -114,6 +114,13 @@ def test_the_quickest_is_best_only_if_its_answers_hold(made: Session) -> None:
     assert ledger_views.headline(made)["form"] == "ONNX Runtime fp32"
 
 
+def test_the_best_is_the_quickest_over_rounds(made: Session) -> None:
+    put(made, FOREST, "LightGBM", [4.0] * 3, **fine())
+    put(made, FOREST, "ONNX Runtime fp32", [1.0, 3.0, 3.0], **fine())
+    put(made, FOREST, "tl2cgen", [2.0, 2.0, 9.0], **fine())
+    assert row(made, FOREST, "tl2cgen")["best"] and not row(made, FOREST, "ONNX Runtime fp32")["best"]
+
+
 def test_the_headline_is_who_gains_most(made: Session) -> None:
     model = "EfficientNet-Lite0"
     put(made, FOREST, "LightGBM", [4.0] * 3, **fine())
