@@ -85,23 +85,28 @@ def cold(s: Session) -> pd.DataFrame:
     return told.assign(name=[f"{row.model} · {row.form}" for row in told.itertuples()])[["name", "model", "form", *PARTS, "cold_s"]]
 
 
-def losses(s: Session) -> pd.DataFrame:
-    """Where an ONNX form does not help, the worst first: `model`, `form`, `against`, `what`, `times` (below 1: slower), `lo`, `hi`, `n`.
+def compared(s: Session) -> pd.DataFrame:
+    """ONNX against the framework, INT8 against ONNX in float32, signed INT8 against unsigned; one at a time and in batches.
 
-    ONNX against the framework, INT8 against ONNX in float32, signed INT8 against unsigned; one at a time and in batches. Only what is not
-    faster beyond its interval; of one round, what is not faster.
+    `model`, `form`, `against`, `what`, `times` (below 1: slower) with `lo` and `hi` over `n` rounds, and whether it `helps`: is faster
+    beyond its interval; of too few rounds for one, is faster.
     """
     rounds, rows = _rounds(s), []
     for form in FORMS:
         pairs = {"onnx": ("framework",), "int8": ("onnx",), "candidate": ("int8",) if "signed" in form.name else ()}.get(form.kind, ())
         for other in (one for one in FORMS if one.model == form.model and one.kind in pairs):
             for what, pace in (("one at a time", _single_s), ("in batches", _batched_s)):
-                times = stats.ratio(_over(rounds, other, pace), _over(rounds, form, pace))
-                if times and not (times.value if times.lo is None else times.lo) > 1:
+                if times := stats.ratio(_over(rounds, other, pace), _over(rounds, form, pace)):
                     rows.append({"model": form.model, "form": form.name, "against": other.name, "what": what, "times": times.value,
-                                 "lo": times.lo, "hi": times.hi, "n": times.n})  # fmt: skip
-    columns = ["model", "form", "against", "what", "times", "lo", "hi", "n"]
-    return pd.DataFrame(rows, columns=columns).sort_values("times", ignore_index=True)
+                                 "lo": times.lo, "hi": times.hi, "n": times.n,
+                                 "helps": (times.value if times.lo is None else times.lo) > 1})  # fmt: skip
+    return pd.DataFrame(rows, columns=["model", "form", "against", "what", "times", "lo", "hi", "n", "helps"])
+
+
+def losses(s: Session) -> pd.DataFrame:
+    """Where an ONNX form does not help, the worst first: what was `compared` and does not, without the column that says so."""
+    told = compared(s)
+    return told[told["helps"].eq(False)].drop(columns="helps").sort_values("times", ignore_index=True)
 
 
 def headline(s: Session) -> dict[str, Any]:
@@ -132,11 +137,9 @@ def headline(s: Session) -> dict[str, Any]:
 
 def no_help(s: Session) -> dict[str, Any]:
     """For a claim: the worst of `losses`, its fields by name (None without any), and `cases`, how many there are of `asked` comparisons."""
-    worst, rounds = losses(s), _rounds(s)
+    worst = losses(s)
     first = worst.iloc[0].to_dict() if len(worst) else dict.fromkeys(worst.columns)
-    asked = sum(2 for form in FORMS if (form.model, form.name) in rounds and _ok(rounds[form.model, form.name])
-                and (form.kind in ("onnx", "int8") or "signed" in form.name))  # fmt: skip
-    return {**{str(name): _known(value) for name, value in first.items()}, "cases": len(worst), "asked": asked}
+    return {**{str(name): _known(value) for name, value in first.items()}, "cases": len(worst), "asked": len(compared(s))}
 
 
 def _rounds(s: Session) -> dict[tuple[str, str], list[Point]]:
@@ -176,9 +179,9 @@ def _row(s: Session, form: Form, rounds: dict[tuple[str, str], list[Point]]) -> 
     row: dict[str, Any] = {"model": form.model, "form": form.name, "kind": form.kind, "engine": form.engine, "precision": form.precision,
                            "rounds": len(good), "status": "ok" if good else turns[-1]["status"] if turns else "not asked",
                            "reason": None if good else turns[-1]["reason"] if turns else "not part of this profile"}  # fmt: skip
-    empty = ("n", "round_ms", "p50_ms", "p50_lo", "p50_hi", "p99_ms", "per_s", "batch", "rss_mb", "peak_mb", "file_mb", "cold_s", *PARTS, "times",
-             "times_lo", "times_hi", "times_batch", "times_batch_lo", "times_batch_hi", "delta", "probability_off", "flips", "f1", "top1",
-             "top1_lo", "top1_hi", "top1_sure", "n_sure", "logit_off", "logit_off_most", "holds")  # fmt: skip
+    empty = ("n", "round_ms", "p50_ms", "p50_lo", "p50_hi", "p99_ms", "per_s", "batch", "rss_mb", "peak_mb", "file_mb", "cold_s", *PARTS,
+             "times", "times_lo", "times_hi", "times_batch", "times_batch_lo", "times_batch_hi", "delta", "probability_off", "flips", "f1",
+             "top1", "top1_lo", "top1_hi", "top1_sure", "n_sure", "logit_off", "logit_off_most", "holds")  # fmt: skip
     row |= dict.fromkeys(empty)
     if not good:
         return row
@@ -188,7 +191,8 @@ def _row(s: Session, form: Form, rounds: dict[tuple[str, str], list[Point]]) -> 
     start = sorted((point["facts"]["cold_s"] for point in good), key=lambda cold_s: sum(cold_s.values()))[(len(good) - 1) // 2]
     per_size = {size: float(np.median([_batches(point)[size] for point in good])) for size in good[0]["facts"]["batches"]}
     batch = min(per_size, key=per_size.__getitem__)
-    row |= {"n": len(pooled), "round_ms": 1e3 * float(np.median([_single_s(point) for point in good])), "p50_ms": middle.value, "p50_lo": middle.lo, "p50_hi": middle.hi, "p99_ms": tail.value if tail else None,
+    row |= {"n": len(pooled), "round_ms": 1e3 * float(np.median([_single_s(point) for point in good])), "p50_ms": middle.value,
+            "p50_lo": middle.lo, "p50_hi": middle.hi, "p99_ms": tail.value if tail else None,
             "per_s": 1 / per_size[batch], "batch": batch, "rss_mb": _mb(good, "used_bytes"), "peak_mb": _mb(good, "peak_bytes"),
             "file_mb": _mb(good, "file_bytes"), "cold_s": sum(start.values()),
             **{f"{part}_s": seconds for part, seconds in start.items()}, **_delta(s, form, rounds)}  # fmt: skip
