@@ -19,7 +19,7 @@ SOURCES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("
 # numpy, lies under machine, whose ceilings it times.
 LAYERS = (
     {"lib", "lib.home"},
-    {"lib.lock", "lib.child", "lib.guard", "lib.progress", "lib.stats", "lib.clock"},
+    {"lib.lock", "lib.box", "lib.child", "lib.guard", "lib.progress", "lib.stats", "lib.clock"},
     {"lib.record", "lib.fetch", "lib.build", "lib.install", "lib.process"},
     {"lib.machine", "lib.sampler", "lib.audit"},
     {"lib.measured", "lib.session", "lib.monitoring"},

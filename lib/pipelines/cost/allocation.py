@@ -16,7 +16,7 @@ from lib.pipelines.cost.plan import Plan
 from lib.pipelines.cost.session import Session
 from lib.progress import Progress
 
-FINALISTS = 2  # of each service, by what a processor carries
+FINALISTS = 2  # of each service, by what a processor carries: of the default's engine, and of all
 
 
 def grid(s: Session, plan: Plan) -> None:
@@ -39,9 +39,10 @@ def compared(s: Session, service: Service) -> list[Cell]:
     """What is told apart by name: the default, the rungs of the ladder, and the finalists of the first round, each once."""
     first = [(point["facts"]["per_s"] / point["cpus"], cell(point)) for point in points(s.run, "cell")
              if point["service"] == service and point["round"] == 0 and point["facts"]["per_s"]]  # fmt: skip
-    rungs = {rung for _, rung in LADDERS[service]}
-    best = sorted((pair for pair in first if pair[1] not in rungs), key=lambda pair: -pair[0])[:FINALISTS]
-    return list(dict.fromkeys([DEFAULTS[service], *(rung for _, rung in LADDERS[service]), *(one for _, one in best)]))
+    ranked, default = [one for _, one in sorted(first, key=lambda pair: -pair[0])], DEFAULTS[service]
+    same = [one for one in ranked if one.computes == default.computes and one != default]
+    rungs = (rung for _, rung in LADDERS[service])
+    return list(dict.fromkeys([default, *rungs, *same[:FINALISTS], *[one for one in ranked if one not in same][:FINALISTS]]))
 
 
 def cell(point: dict[str, Any]) -> Cell:

@@ -72,18 +72,20 @@ def compare(s: Session, service: Service) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def best(s: Session, service: Service, *, like: Cell | None = None) -> Cell | None:
-    """The setting that carries most per processor in the median of its rounds; `like`: of those with its engine and precision only."""
-    grid = cells(s, service)
-    grid = grid[grid["per_core"].notna() & (grid["per_core"] > 0) & grid["cell"].isin(compared(s, service))]
-    if like is not None:
-        grid = grid[[(one.engine, one.precision) == (like.engine, like.precision) for one in grid["cell"]]]
-    return None if grid.empty else grid.loc[grid["per_core"].idxmax(), "cell"]
+def best(s: Session, service: Service, *, same: bool = False) -> Cell | None:
+    """The setting that carries most per processor in the median of its rounds; `same`: of those with the default's engine and precision."""
+    asked = set(compared(s, service))
+    known = [row for row in cells(s, service).to_dict("records") if row["cell"] in asked and row["per_core"]
+             and (not same or row["cell"].computes == DEFAULTS[service].computes)]  # fmt: skip
+    return max(known, key=lambda row: row["per_core"])["cell"] if known else None
 
 
-def factor(s: Session, service: Service) -> dict[str, Any]:
-    """How much more a processor carries at the best setting than at the default: `times` with its interval over `n` rounds."""
-    winner = best(s, service)
+def factor(s: Session, service: Service, *, same: bool = True) -> dict[str, Any]:
+    """How much more a processor carries at the best setting than at the default: `times` with its interval over `n` rounds.
+
+    By allocation alone, unless another engine than the default's may be the best (not `same`).
+    """
+    winner = best(s, service, same=same)
     told: dict[str, Any] = dict.fromkeys(("best", "times", "lo", "hi", "n", "per_core", "default_per_core"))
     if winner is None:
         return told

@@ -37,6 +37,11 @@ class Cell:
         return {"what": "cell", **asdict(self)}
 
     @property
+    def computes(self) -> tuple[str, str]:
+        """Engine and precision: what allocation does not change."""
+        return self.engine, self.precision
+
+    @property
     def options(self) -> tuple[str, ...]:
         """Of the service's command line."""
         common = ("--engine", self.engine, "--threads", str(self.threads), "--spin" if self.spin else "--no-spin")
@@ -80,21 +85,20 @@ def _retail(cpus: float) -> tuple[Cell, ...]:
 
 FRAUD = (*_fraud(0.5), *_fraud(1.0), Cell("fraud", 2.0, "compiled", 1, workers=2))
 RETAIL = (*_retail(0.5), *_retail(1.0), *_retail(2.0))
-# What the same service was before anybody looked: the framework that the model was made in, then one lever after the other.
+# What the same service was before anybody looked: the framework that the model was made in, then ONNX, then INT8, nothing tuned.
 LADDERS: dict[Service, tuple[tuple[str, Cell], ...]] = {
     "fraud": (
         ("LightGBM, as it is", Cell("fraud", 1.0, "native", HOST)),
         ("ONNX Runtime, as it is", Cell("fraud", 1.0, "onnx", HOST, spin=True)),
-        ("compiled", Cell("fraud", 1.0, "compiled", 1)),
     ),
     "retail": (
         ("PyTorch, as it is", Cell("retail", 1.0, "torch", HOST, "f32")),
         ("ONNX Runtime, as it is", Cell("retail", 1.0, "onnxruntime", HOST, "f32", spin=True)),
         ("INT8", Cell("retail", 1.0, "onnxruntime", HOST, "int8", spin=True)),
-        ("OpenVINO", Cell("retail", 1.0, "openvino", HOST, "int8")),
     ),
 }
-# What a container gets that nobody tuned: ONNX Runtime with a thread for each processor of the host, and threads that spin.
+# What a container gets that nobody tuned: ONNX Runtime with a thread for each processor of the host, and threads that spin. It is what the
+# images hold, so the best setting of the same engine is what is deployed; another engine is one more step.
 DEFAULTS: dict[Service, Cell] = {
     "fraud": Cell("fraud", 1.0, "onnx", HOST, spin=True),
     "retail": Cell("retail", 1.0, "onnxruntime", HOST, "int8", spin=True),

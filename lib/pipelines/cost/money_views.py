@@ -38,11 +38,14 @@ def sources(vcpu_usd: float | None = None, gb_usd: float | None = None) -> pd.Da
 
 
 def steps(s: Session, service: Service, rates: Tariff, utilisation: float) -> pd.DataFrame:
-    """From the framework as it is to the best setting: dollars a million at each step, and what the step saved."""
+    """From the framework as it is to the best setting, then to the best engine: dollars a million at each step, and what the step saved."""
     grid = {row["cell"]: row for row in allocation_views.cells(s, service).to_dict("records")}
     rungs = list(LADDERS[service])
-    if (winner := allocation_views.best(s, service)) is not None and winner not in [rung for _, rung in rungs]:
-        rungs.append((f"allocated: {winner.name}{'' if winner.cpus == 1 else f', on {winner.cpus:g}'}", winner))
+    allocated, winner = allocation_views.best(s, service, same=True), allocation_views.best(s, service)
+    if allocated is not None:
+        rungs.append(("right-sized", allocated))
+    if winner is not None and winner != allocated:
+        rungs.append((f"{winner.name.split(',')[0]}, right-sized", winner))
     rows: list[dict[str, Any]] = []
     for step, rung in rungs:
         row = grid.get(rung)
@@ -79,6 +82,15 @@ def times(s: Session, service: Service) -> dict[str, Any]:
         return told
     found = stats.ratio(allocation_views.per_core(s, winner), allocation_views.per_core(s, first))
     return told if found is None else {"times": found.value, "lo": found.lo, "hi": found.hi, "n": found.n}
+
+
+def headline(falls: Mapping[Service, pd.DataFrame], utilisation: float) -> dict[str, Any]:
+    """For a claim: the cheapest of each service, and how often that the framework as it is costs."""
+    told: dict[str, Any] = {"utilisation": utilisation}
+    for service, fall in falls.items():
+        known = saved(fall)
+        told |= {f"{service}_usd": known["best_usd"], f"{service}_times": known["times"]}
+    return told
 
 
 def utilisations(falls: Mapping[Service, pd.DataFrame], asked: float) -> pd.DataFrame:

@@ -25,7 +25,7 @@ def advice(s: Session) -> dict[str, Advice]:
     services: tuple[Service, ...] = ("fraud", "retail")
     found: dict[str, Advice] = {}
     for service in services:
-        if (winner := allocation_views.best(s, service)) is not None:
+        if (winner := allocation_views.best(s, service, same=True)) is not None:  # the engine that the images hold
             found[service] = _advice(s, service, winner)
     if not found:
         raise LookupError(f"run {s.run.run_id} holds no setting that carries anything within its SLA")
