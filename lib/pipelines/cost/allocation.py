@@ -63,4 +63,4 @@ def _all(s: Session, plan: Plan, todo: list[tuple[Cell, int]], title: str) -> No
 
 
 def _measured(one: Cell, plan: Plan) -> Found:
-    return (fraud_cell if one.service == "fraud" else retail_cell).measure(one, plan)
+    return fraud_cell.measure(one, plan) if one.service == "fraud" else retail_cell.measure(one, plan)

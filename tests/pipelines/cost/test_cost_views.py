@@ -139,7 +139,8 @@ def test_advice_rests_on_peak_and_edge(made: Session) -> None:
     assert (told.cpu_request, told.cpu_limit, told.per_s) == (1.0, 1.0, 101.0)
     assert told.memory_request_bytes == 208 * MIB
     assert told.memory_limit_bytes == 320 * MIB  # a quarter above the edge of 256, which is more than above the peak
-    assert told.options == {"--engine": "onnxruntime", "--threads": "1", "--no-spin": "", "--precision": "int8", "--lanes": "1", "--batch": "1"}
+    assert told.options == {"--engine": "onnxruntime", "--threads": "1", "--no-spin": "", "--precision": "int8", "--lanes": "1",
+                            "--batch": "1"}  # fmt: skip
     assert set(told.why) == {"cpu", "memory", "threads", "replicas"}
     assert "80% busy" in told.why["cpu"]
     edge = allocation_views.edges(made).iloc[0]
