@@ -1,7 +1,9 @@
 """The ledger's rows: four models, each in the framework's own form, as ONNX, as ONNX in INT8, and in what might be best.
 
-A form names a file that was built and says how it is run; ledger_worker.py runs it. Refuses nothing itself: a form that cannot be has its
-reason, and one that cannot run here says so when it is loaded.
+A form names a file that was built and says how it is run; ledger_worker.py runs it. PyTorch's are programs of torch.export, which need
+none of the packages that the networks come from; loading one rebuilds its graph symbol by symbol, which takes seconds, and other ways to
+keep a network would not. So a start has its load told apart. Refuses nothing itself: a form that cannot be has its reason, and one that
+cannot run here says so when it is loaded.
 """
 
 from __future__ import annotations

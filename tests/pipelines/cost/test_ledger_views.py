@@ -131,6 +131,8 @@ def test_the_headline_is_who_gains_most(made: Session) -> None:
     assert (told["model"], told["form"], told["framework"], told["times"], told["n"]) == (model, "ONNX Runtime INT8", "PyTorch", 5.0, 3)
     assert (told["from_ms"], told["to_ms"], told["least_model"], told["least_times"]) == (40.0, 8.0, FOREST, 2.0)
     assert (told["cold_model"], told["cold_times"]) == (model, pytest.approx(10))
+    assert told["cold_from_load_s"] == pytest.approx(2 * 10 * COLD["load"])  # of the middle round of three
+    assert told["cold_least_times"] == pytest.approx(10 * (sum(COLD.values()) - COLD["load"]) / sum(COLD.values()))
     assert "5.0×" in figures.filled("{model} gains {times:.1f}× ({lo:.1f}–{hi:.1f})", **told)
     gains = ledger_views.speedups(made)
     assert ledger_views.ranked(made)[["name", "times"]].to_numpy().tolist() == [
