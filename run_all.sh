@@ -9,6 +9,7 @@ usage() {
 ./run_all.sh [OPTIONS]          measure on this machine, write report/ (the main job)
 ./run_all.sh test [PYTEST ARGS] run the tests
 ./run_all.sh serve fraud|retail [OPTIONS]  a service on 127.0.0.1 (--help: its options)
+./run_all.sh images [OPTIONS]   build the services' images without a container engine, measure them (--help: its options)
 ./run_all.sh lab [ARGS]         JupyterLab on 127.0.0.1
 ./run_all.sh publish [OPTIONS]  renew the committed notebooks, figures and the README's table
 ./run_all.sh lock               compile requirements.lock.txt from pyproject.toml
@@ -59,6 +60,9 @@ lacking() {
   command -v redis-server >/dev/null || echo "redis-server (the fraud service's shared store)"
   { ldconfig -p 2>/dev/null || true; } | grep -q 'libGL\.so\.1' || echo "libgl1 (OpenCV)"
   [ -z "$1" ] || "$1" -c 'import ensurepip, venv' 2>/dev/null || echo "python3-venv (the environment itself)"
+  [ -n "${images:-}" ] || return 0
+  command -v buildah >/dev/null || echo "buildah (builds images)"
+  command -v mmdebstrap >/dev/null || echo "mmdebstrap (bases of images)"
 }
 
 system_packages() {
@@ -131,7 +135,7 @@ compile_lock() {
   say "requirements.lock.txt: $(grep -c == requirements.lock.txt) pins"
 }
 
-conda=
+conda= images=
 if [ "${1:-}" = --conda ]; then
   conda=$(command -v mamba micromamba conda | head -n 1) || true
   [ -n "$conda" ] || die "--conda, but there is no mamba, micromamba or conda on the PATH"
@@ -150,6 +154,14 @@ case ${1:-} in
   serve)
     case ${2:-} in fraud | retail) ;; *) die "serve what? There is: fraud, retail" ;; esac
     bootstrap; exec python -m "lib.pipelines.$2.service" "${@:3}"
+    ;;
+  images)
+    shift; images=1; bootstrap
+    case " $* " in *" --help "*) ;; *)
+      python -m lib.pipelines.fraud.model || say "The fraud model is not ready: no image of it."
+      python -m lib.vision.yolo || say "YOLOv8n is not ready: no image of it."
+    esac
+    exec python -m lib.images "$@"
     ;;
   lab) shift; bootstrap; exec jupyter lab --ip 127.0.0.1 --ServerApp.root_dir="$repo" $([ "$(id -u)" -ne 0 ] || echo --allow-root) "$@" ;;
   lock) shift; compile_lock "$@" ;;

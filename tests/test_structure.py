@@ -25,6 +25,7 @@ LAYERS = (
     {"lib.measured", "lib.session", "lib.monitoring"},
     {"lib.vision"},
     {"lib.llm", "lib.pipelines"},
+    {"lib.images"},
     {"lib.press", "lib.figures", "lib.charts", "lib.floorplan", "lib.report"},
     {"lib.readme", "lib.__main__"},
 )  # fmt: skip
