@@ -1,18 +1,18 @@
-"""Chart forms beyond dots with intervals: rankings, waterfalls against a budget, courses, lines, clouds, panels. In the look of figures.py.
+"""Chart forms beyond dots with intervals: rankings, waterfalls, courses, lines, clouds, panels, treemaps. In the look of figures.py.
 
 Pure: frames in, figures out; `figures.show` titles and displays them. Refuses nothing that is missing: it is not drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lib.figures import ENGINES, INK, LINE, OTHERS, PAPER, QUIET
+from lib.figures import ENGINES, GRID, INK, LINE, OTHERS, PAPER, PIECES, QUIET
 
 MARKS = (*ENGINES.values(), *OTHERS)
 
@@ -242,6 +242,40 @@ def slots(frame: pd.DataFrame, by: str, *, x_title: str = "s", y_title: str = "p
     fig.update_yaxes(autorange="reversed", showgrid=False, showticklabels=False).update_xaxes(rangemode="tozero", showgrid=True)
     fig.update_xaxes(title_text=x_title, row=len(names), col=1).update_yaxes(title_text=y_title, row=(len(names) + 1) // 2, col=1)
     return fig.update_layout(barmode="overlay")
+
+
+def treemap(frame: pd.DataFrame, path: Sequence[str], value: str, *, unit: str) -> go.Figure:
+    """A whole, cut along the columns of `path` from the coarsest to the finest: areas are `value`, colours the second column's.
+
+    The first column's wholes stand side by side, all on one scale, so that a small one looks small.
+    """
+    nodes: dict[str, dict[str, Any]] = {}
+    totals: dict[str, float] = {}
+    colours = dict(zip(frame[path[1]].drop_duplicates(), PIECES, strict=False)) if len(path) > 1 else {}
+    for *row, size in frame[[*path, value]].itertuples(index=False):
+        for depth in range(1, len(path) + 1):
+            key = "/".join(map(str, row[:depth]))
+            colour = colours[row[1]].colour if depth > 1 and row[1] in colours else GRID
+            parent = "/".join(map(str, row[: depth - 1]))
+            totals[key] = totals.get(key, 0) + float(size)
+            seen = nodes.setdefault(key, {"label": str(row[depth - 1]), "parent": parent, "value": 0.0, "colour": colour})
+        seen["value"] += float(size)  # of the leaf alone: those above it are added up when it is drawn
+    leaves = nodes.keys() - {node["parent"] for node in nodes.values()}
+    labels = [f"{node['label']}{'<br>' if key in leaves else ' '}{_three(totals[key])} {unit}" for key, node in nodes.items()]
+    fig = go.Figure()
+    fig.add_treemap(
+        ids=list(nodes), labels=labels, parents=[node["parent"] for node in nodes.values()],
+        values=[round(node["value"], 3) for node in nodes.values()], branchvalues="remainder", tiling={"packing": "squarify", "pad": 2},
+        marker={"colors": [node["colour"] for node in nodes.values()], "line": {"width": 1, "color": PAPER}, "cornerradius": 2},
+        texttemplate="%{label}", hovertemplate="%{id}<br>%{label}<extra></extra>", textfont={"size": 12}, pathbar={"visible": False},
+        root={"color": PAPER},
+    )  # fmt: skip
+    return fig.update_layout(uniformtext={"minsize": 9, "mode": "hide"}, margin={"l": 8, "r": 8, "b": 8})
+
+
+def _three(value: float) -> str:
+    """Three digits that count, for a label."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _log_axis(values: Any) -> dict[str, Any]:

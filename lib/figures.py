@@ -168,7 +168,7 @@ def title(fig: go.Figure, takeaway: str, *, width: int, height: int) -> go.Figur
 
 def _label_px(fig: go.Figure) -> int:
     """How far words along the vertical axis push a figure to the right, and its title with it."""
-    words = [value for trace in fig.data for value in (trace.y if trace.y is not None else ()) if isinstance(value, str)]
+    words = [value for trace in fig.data if "y" in trace for value in (() if trace.y is None else trace.y) if isinstance(value, str)]
     return max(0, 7 * max(map(len, words), default=0) - 40)
 
 

@@ -112,3 +112,13 @@ def test_a_descent_tells_what_each_step_took_off_or_put_on_top() -> None:
     assert list(by["added by this step"].base) == [None, None, None, 4.0]
     assert list(by["remains"].x) == [9.0, None, 4.0, 4.0]  # of the last, what it had before; what it added is on top
     assert list(fig.data[-1].text) == ["$9", "", "$4", "$5"]
+
+
+def test_a_treemap_has_a_node_for_each_part_and_sums_in_its_labels() -> None:
+    frame = pd.DataFrame({"variant": ["fat", "fat", "slim"], "kind": ["x", "y", "x"], "part": ["a", "b", "a"], "mb": [100.0, 20.5, 7.25]})
+    (trace,) = charts.treemap(frame, ["variant", "kind", "part"], "mb", unit="MB").data
+    told = dict(zip(trace.ids, zip(trace.labels, trace.parents, trace.values, strict=True), strict=True))
+    assert told["fat"] == ("fat 120 MB", "", 0.0)  # what is above a leaf is added up when it is drawn
+    assert told["fat/x/a"] == ("a<br>100 MB", "fat/x", 100.0)
+    assert told["slim/x"] == ("x 7.25 MB", "slim", 0.0)
+    assert len(told) == 2 + 3 + 3
