@@ -94,6 +94,10 @@ class Torch:
             found: NDArray[np.float32] = self._run(self._from_numpy(x)).numpy()
         return found
 
+    def of(self, batch: int) -> Torch:
+        """The same program for batches of another size: loading it again would take seconds."""
+        return Torch(self._run, name=self.name, net_hw=self.net_hw, batch=batch)
+
 
 def torch_detector(path: Path, *, net_hw: tuple[int, int], batch: int = 1, threads: int, compiled: bool = False) -> Torch:
     """A program that torch.export wrote (.pt2) in PyTorch on the CPU, float32. Threads are PyTorch's, so of two calls the last counts.

@@ -78,6 +78,9 @@ def test_pytorch_answers_as_the_others_do(model: Path, program: Path, batch: int
     np.testing.assert_allclose(found, onnxruntime_detector(model, net_hw=HW, batch=batch, threads=1).infer(x), atol=1e-4)
     with pytest.raises(ValueError, match="the detector takes float32"):
         made.infer(x[:, :2])
+    twice = made.of(2 * batch)
+    assert (twice.batch, twice.net_hw, twice.name) == (2 * batch, HW, made.name)
+    np.testing.assert_allclose(twice.infer(np.concatenate([x, x]))[batch:], found, atol=1e-4)
 
 
 def test_pytorch_in_another_precision_or_without_a_compiler_is_refused(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:

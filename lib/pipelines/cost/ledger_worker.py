@@ -58,13 +58,13 @@ def measured(load: Load, answer: Answer, inputs: Any, asked: dict[str, Any]) -> 
             "processors": len(os.sched_getaffinity(0)), "batch_s": {}}  # fmt: skip
     for size in asked["batches"]:
         batched = answer if size == 1 else load(size)
-        run(batched, inputs, size, asked["batch_s"] / 4, asked["most"])
+        run(batched, inputs, size, asked["batch_s"] / 4, asked["most"], least=1)
         told["batch_s"][size] = run(batched, inputs, size, asked["batch_s"], asked["most"])[0]
     return told
 
 
-def run(answer: Answer, inputs: Any, size: int, budget_s: float, most: int) -> tuple[list[float], int]:
-    """Seconds of each answer to `size` inputs in turn, for `budget_s`, twice at least; of more than `most`, every so manieth is kept.
+def run(answer: Answer, inputs: Any, size: int, budget_s: float, most: int, *, least: int = 2) -> tuple[list[float], int]:
+    """Seconds of each answer to `size` inputs in turn, for `budget_s`, `least` at least; of more than `most`, every so manieth is kept.
 
     Also how many there were.
     """
@@ -72,7 +72,7 @@ def run(answer: Answer, inputs: Any, size: int, budget_s: float, most: int) -> t
     batches = [inputs[start : start + size] for start in starts]
     taken, clock = list[int](), time.perf_counter_ns
     ends = clock() + int(budget_s * 1e9)
-    while len(taken) < 2 or clock() < ends:
+    while len(taken) < least or clock() < ends:
         x = batches[len(taken) % len(batches)]
         began = clock()
         answer(x)
@@ -117,8 +117,14 @@ def _networks(engine: str, file: Path, net_hw: tuple[int, int], precision: str) 
         import torch
 
         torch.set_num_interop_threads(1)
-        compiled = engine == "PyTorch compiled"
-        return lambda batch: detector.torch_detector(file, net_hw=net_hw, batch=batch, threads=1, compiled=compiled).infer
+        compiled, loaded = engine == "PyTorch compiled", list[detector.Torch]()
+
+        def load(batch: int) -> Answer:
+            if not loaded:
+                loaded.append(detector.torch_detector(file, net_hw=net_hw, batch=batch, threads=1, compiled=compiled))
+            return loaded[0].of(batch).infer
+
+        return load
     if engine == "ONNX Runtime":
         import onnxruntime  # noqa: F401
 
