@@ -33,7 +33,7 @@ def main(
     began_s = time.monotonic()
 
     def say(line: str) -> None:
-        console.print(f"{time.monotonic() - began_s:6.0f} s  {line}", highlight=False, markup=False)
+        console.print(f"{time.monotonic() - began_s:6.0f} s  {line}", highlight=False, markup=False, soft_wrap=True)
 
     try:
         install.provision(stock.TOOLS, say=say)  # without it there is no list of materials, and a row says so

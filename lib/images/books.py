@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import tarfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -158,5 +159,5 @@ def _blob(layout: Path, digest: str) -> Path:
 
 def _short(told: str) -> str:
     """What made a layer, without digests, and no longer than a line of a table."""
-    words = [word for word in told.replace("/bin/sh -c #(nop)", "").split() if "sha256:" not in word and not word.startswith("FROM")]
-    return " ".join(words)[:160]
+    plain = re.sub(r"(?:file|dir|multi):[0-9a-f]{64} in ", "", told.replace("/bin/sh -c #(nop) ", "").replace("/bin/sh -c ", "RUN "))
+    return re.sub(r"--mount=\S+ ", "", plain).strip()[:160]

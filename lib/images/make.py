@@ -15,11 +15,13 @@ from pathlib import Path
 
 from lib import child, home
 from lib.child import Say
-from lib.images import base, store
+from lib.images import base, prune, store
 from lib.images.recipe import RECIPES, VARIANTS, Recipe
 
 BASES = {"fat": "FAT", "slim": "SLIM", "distroless": "DISTROLESS"}  # the Dockerfiles' arguments
-COPIED = ("lib", "deploy", "data/inputs/MANIFEST.json", "data/inputs/retail/floor.toml")  # what a build may see of the clone
+# What a build may see of the clone.
+COPIED = ("lib", "deploy/requirements", "deploy/prune.toml", "data/inputs/MANIFEST.json", "data/inputs/retail/floor.toml")
+PRUNE = Path(prune.__file__)
 UNSEEN = {"__pycache__", "llm", "monitoring", "report", "images", "cost"}  # but not these parts of it: see the Dockerfiles' .dockerignore
 
 
@@ -84,7 +86,10 @@ def _made_of(recipe: Recipe, bases: dict[str, base.Base], model: Path) -> str:
     seen = hashlib.sha256("".join(each.name for each in bases.values()).encode())
     folders = [home.ROOT / told for told in COPIED]
     files = [file for place in folders for file in (sorted(place.rglob("*")) if place.is_dir() else [place])]
-    for file in [*files, *sorted(model.iterdir())]:
-        if file.is_file() and file.name != "__init__.py" and not UNSEEN.intersection(file.parts):
+    ours = [recipe.dockerfile, recipe.dockerfile.with_name(f"{recipe.dockerfile.name}.dockerignore"), PRUNE]
+    for file in [*ours, *sorted(model.iterdir())]:
+        seen.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    for file in files:
+        if file.is_file() and not UNSEEN.intersection(file.relative_to(home.ROOT).parts):
             seen.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return seen.hexdigest()

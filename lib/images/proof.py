@@ -45,6 +45,8 @@ for place in ("/", "/app", "/opt/site", "/model", "/usr", "/etc"):
         found[place] = errno.errorcode[error.errno]
 print(json.dumps(found))
 """
+# Loaded only when they are asked for, by what they need then: file → why its hole is none.
+EXCUSED = {"libopenvino_intel_gpu_plugin.so": "wants the driver of Intel's GPUs (libOpenCL), and is loaded for such a GPU alone"}
 SHELLS = ("sh", "bash", "dash", "ash", "zsh", "busybox", "perl")
 MANAGERS = ("apt", "apt-get", "dpkg", "pip", "pip3", "apk")
 BINARIES = ("bin", "sbin", "usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin")
@@ -92,8 +94,11 @@ def libraries(image: store.Image) -> dict[str, Any]:
     whole = elf.missing(root)
     hole = next((f"{place}/{HOLE}" for place in elf.SYSTEM if elf.inside(root, f"{place}/{HOLE}").exists()), None)
     holed = elf.missing(root, hidden=[hole]) if hole else None
-    return {"elf_files": whole.files, "elf_missing": whole.missing, "elf_later": sum(map(len, whole.later.values())), "hole": hole,
-            "hole_missed_by": len(holed.missing) if holed else None, "hole_start": _dies(image, hole) if hole else None}  # fmt: skip
+    lost = {path: names for path, names in whole.missing.items() if Path(path).name not in EXCUSED}
+    excused = {path: EXCUSED[Path(path).name] for path in whole.missing.keys() - lost.keys()}
+    return {"elf_files": whole.files, "elf_missing": lost, "elf_excused": excused, "elf_later": sum(map(len, whole.later.values())),
+            "hole": hole, "hole_missed_by": len(holed.missing.keys() - whole.missing.keys()) if holed else None,
+            "hole_start": _dies(image, hole) if hole else None}  # fmt: skip
 
 
 def _dies(image: store.Image, hole: str) -> str | None:
