@@ -41,6 +41,7 @@ def main(
             base.forget()
         made = [make.make(service, each, say=say, fresh=fresh) for service in RECIPES if service in (only or RECIPES)
                 for each in VARIANTS if each in (variant or VARIANTS)]  # fmt: skip
+        store.tidy()
         for each in made:
             say(f"{each.service} {each.variant}: {each.image.name}")
         if not build_only:

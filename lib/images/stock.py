@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 from collections import Counter
@@ -93,9 +92,3 @@ def pruned(made: Made) -> list[dict[str, Any]]:
     if not told.exists():
         raise store.Absent(f"{made.image.name} was not pruned")
     return [*json.loads(told.read_text()), *(asdict(cut) for cut in made.base.cuts)]
-
-
-def forget() -> None:
-    """Drop what was looked at; images stay."""
-    store.told("rm", "--all")
-    shutil.rmtree(store.room() / "models", ignore_errors=True)

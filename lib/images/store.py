@@ -121,6 +121,12 @@ def commit_tree(root: Path, name: str, *, say: Say, environment: Mapping[str, st
         told("rm", container)
 
 
+def tidy() -> None:
+    """Drop the stages of builds, images that newer ones have replaced, and the trees that were looked at; what has a name stays."""
+    told("rm", "--all")
+    told("rmi", "--prune", "--force")
+
+
 def _command(*arguments: str | Path) -> list[str]:
     return ["buildah", *_stored(driver()), *map(str, arguments)]
 
