@@ -58,6 +58,13 @@ class Images:
             )  # fmt: skip
         return pd.DataFrame(rows)
 
+    def shown(self) -> pd.DataFrame:
+        """`sizes` as a reader wants it: fewer columns, named in words."""
+        columns = {"service": "service", "variant": "image", "mb": "MB", "compressed_mb": "MB to pull",
+                   "times_smaller": "× smaller than fat", "files": "files", "packages": "SBOM entries", "build_s": "build, s",
+                   "cold_s": "first answer cold, s", "warm_s": "warm, s", "rss_mb": "RSS, MB", "lint": "lint findings"}  # fmt: skip
+        return self.sizes()[list(columns)].rename(columns=columns)
+
     def layers(self) -> pd.DataFrame:
         """A row a layer, in the order in which they lie on each other."""
         return pd.DataFrame(

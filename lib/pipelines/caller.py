@@ -111,8 +111,9 @@ class Caller:
         """Open loop: send requests[i] (a whole HTTP message) to 127.0.0.1:`port` at arrivals_ns[i] from the start.
 
         Several ports are replicas that share the connections. Who has no answer `timeout_s` after its due time has failed (status 0).
-        `throttle`: keep requests back while the server refuses many (see throttle.py); `seed` is for that. Raises ValueError for a bad request or schedule, OSError when nobody listens,
-        wire.Unreadable for answers without Content-Length.
+        `throttle`: keep requests back while the server refuses many (see throttle.py); `seed` is for that.
+
+        Raises ValueError for a bad request or schedule, OSError when nobody listens, wire.Unreadable for answers without Content-Length.
         """
         if len(requests) != len(arrivals_ns) or (np.diff(arrivals_ns) < 0).any():
             raise ValueError(f"{len(requests)} requests, {len(arrivals_ns)} arrivals: one each, and in order")

@@ -6,6 +6,7 @@ run again, beside the default and the ladder, in turn.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -41,8 +42,9 @@ def compared(s: Session, service: Service) -> list[Cell]:
              if point["service"] == service and point["round"] == 0 and point["facts"]["per_s"]]  # fmt: skip
     ranked, default = [one for _, one in sorted(first, key=lambda pair: -pair[0])], DEFAULTS[service]
     same = [one for one in ranked if one.computes == default.computes and one != default]
+    halves = [one for one in ranked if same and one == replace(same[0], cpus=0.5)]
     rungs = (rung for _, rung in LADDERS[service])
-    return list(dict.fromkeys([default, *rungs, *same[:FINALISTS], *[one for one in ranked if one not in same][:FINALISTS]]))
+    return list(dict.fromkeys([default, *rungs, *same[:FINALISTS], *halves, *[one for one in ranked if one not in same][:FINALISTS]]))
 
 
 def cell(point: dict[str, Any]) -> Cell:

@@ -6,6 +6,7 @@ from rounds, and a setting without rounds has none.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -94,6 +95,21 @@ def factor(s: Session, service: Service, *, same: bool = True) -> dict[str, Any]
     told |= {"best": f"{winner.name} on {winner.cpus:g}", "per_core": float(pd.Series(ours).median()), "default": DEFAULTS[service].name,
              "default_per_core": float(pd.Series(theirs).median()) if theirs else None}  # fmt: skip
     return told if found is None else {**told, "times": found.value, "lo": found.lo, "hi": found.hi, "n": found.n}
+
+
+def halved(s: Session, service: Service) -> dict[str, Any]:
+    """The best setting of the default's engine in half the processor: what it carries of what it carried in a whole one, with interval."""
+    told: dict[str, Any] = dict.fromkeys(("half", "whole", "share", "lo", "hi", "n"))
+    winner = best(s, service, same=True)
+    if winner is None:
+        return told
+    half, whole = (replace(winner, cpus=cpus) for cpus in (0.5, 1.0))
+    ours, theirs = ([rate * one.cpus for rate in per_core(s, one)] for one in (half, whole))
+    found = stats.ratio(ours, theirs)
+    if found is None:
+        return told
+    return {"half": float(pd.Series(ours).median()), "whole": float(pd.Series(theirs).median()), "share": found.value, "lo": found.lo,
+            "hi": found.hi, "n": found.n, "name": winner.name}  # fmt: skip
 
 
 def per_core(s: Session, one: Cell) -> list[float]:

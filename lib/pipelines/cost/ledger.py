@@ -64,7 +64,7 @@ MOST_FORMS = tuple(form for form in FORMS if form.engine not in ("PyTorch compil
                    and (form.model, form.name) != (MODELS[-1], "ONNX Runtime INT8, signed"))  # fmt: skip
 PLANS = {
     "smoke": LedgerPlan(FEW, 1, 0, 0.05, 0.1, 0.05, (4,), 2_000, 8, 54),
-    "quick": LedgerPlan(MOST_FORMS, 3, 0, 0.1, 0.2, 0.05, (4,), 20_000, 8, 27),
+    "quick": LedgerPlan(MOST_FORMS, 3, 0, 0.1, 0.2, 0.05, (4,), 20_000, 2, 27),
     "full": LedgerPlan(FORMS, 5, 3, 0.5, 4.0, 1.0, (4, 8), 56_000, 1, 9),
 }
 FOREST_BATCHES = {4: 64, 8: 1_024}  # a row is a thousandth of a picture's work

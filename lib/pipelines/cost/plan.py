@@ -31,6 +31,6 @@ class Plan:
 CLIFF = tuple((cpus, threads, spin) for cpus in (0.5, 1.0) for threads in (1, 2, 4, 8) for spin in (False, True) if threads > 1 or not spin)
 PLANS = {
     "smoke": Plan((DEFAULTS["fraud"],), (DEFAULTS["retail"],), 1, 0.3, 0.3, 0.4, 0.6, CLIFF[:1], 0.5, 64),
-    "quick": Plan(FRAUD, RETAIL, 3, 0.7, 1.0, 0.7, 1.6, CLIFF, 3.0, 8),
+    "quick": Plan(FRAUD, RETAIL, 3, 0.7, 1.0, 0.5, 1.5, CLIFF, 3.0, 8),
     "full": Plan(FRAUD, RETAIL, 5, 3.0, 10.0, 1.0, 10.0, CLIFF, 15.0, 4),
 }

@@ -54,7 +54,7 @@ def measure(cell: Cell, plan: Plan) -> Found:
                     return True
             return False
 
-        per_s = search(carries, len(taken_s) / sum(taken_s))
+        per_s = search(carries, min(cell.workers, cell.cpus) * len(taken_s) / sum(taken_s))
         spent, peak = meter.spent(), box.usage().peak_bytes
     facts = {"per_s": per_s, "ready_s": process.ready_s, "peak_bytes": peak, "name": cell.name, **spent.facts}
     return Found({"windows": windows, "picture_s": taken_s}, facts, {"6 books": books(windows), "9 quota": within(spent, cell.cpus)})

@@ -39,6 +39,7 @@ def filled(s: Session, service: Service = "retail") -> Session:
     for turn in range(3):
         for n, (_, rung) in enumerate(LADDERS[service]):
             add(s, rung, 10.0 * (n + 1) + turn, turn=turn)
+        add(s, DEFAULTS[service], 20.0 + turn, turn=turn)
         add(s, BEST, 100.0 + turn, turn=turn, throttled=0.1)
         add(s, OTHER, 200.0 + turn, turn=turn)
     return s
@@ -68,8 +69,7 @@ def test_what_carries_nothing_counts_as_nothing(made: Session) -> None:
 
 def test_the_best_is_told_against_the_default(made: Session) -> None:
     told = allocation_views.factor(filled(made), "retail")
-    default = LADDERS["retail"].index(("INT8", DEFAULTS["retail"]))
-    assert told["times"] == pytest.approx(101 / (10 * (default + 1) + 1))
+    assert told["times"] == pytest.approx(101 / 21)
     assert told["lo"] <= told["times"] <= told["hi"]
     assert (told["n"], told["best"]) == (3, "ONNX Runtime INT8, 1 thread on 1")
     assert allocation_views.factor(made, "retail", same=False)["times"] == pytest.approx(2 * told["times"], rel=0.01)
@@ -88,15 +88,24 @@ def test_a_grid_is_wide_by_limit(made: Session) -> None:
 
 def test_a_price_is_taken_where_the_sla_holds(made: Session) -> None:
     fall = money_views.steps(filled(made), "retail", RATES, 0.5)
-    hour = 0.04 + 200 * MIB * 1.25 / 1e9 * 0.005
+    hour = 2 * 0.04 + 200 * MIB * 1.25 / 1e9 * 0.005
     assert fall["usd"].tolist()[0] == pytest.approx(hour / (11 * 0.5 * 3600) * 1e6)
     assert fall["saved"].tolist()[1] == pytest.approx(fall["usd"][0] - fall["usd"][1])
     told = money_views.saved(fall)
     assert fall["step"].tolist()[-2:] == ["right-sized", "OpenVINO INT8, right-sized"]
-    assert told["times"] == pytest.approx(201 / 11)
+    assert told["times"] == pytest.approx(hour / 11 / ((hour - 0.04) / 201))  # of a replica on two processors, and of one on one
     assert told["best"] == "OpenVINO INT8, right-sized"
     found = money_views.times(made, "retail")
-    assert found["times"] == pytest.approx(201 / 11)
+    assert found["times"] == pytest.approx(201 / (11 / 2))
+
+
+def test_half_a_processor_is_told_against_a_whole_one(made: Session) -> None:
+    filled(made)
+    for turn in range(3):
+        add(made, Cell("retail", 0.5, "onnxruntime", 1, "int8"), 25.0 + turn, turn=turn)
+    told = allocation_views.halved(made, "retail")
+    assert (told["half"], told["whole"], told["share"], told["n"]) == (26, 101, pytest.approx(26 / 101), 3)
+    assert allocation_views.halved(made, "fraud")["share"] is None
 
 
 def test_a_step_that_was_not_measured_has_no_price(made: Session) -> None:
