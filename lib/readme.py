@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from lib import figures
+from lib.images import views as image_views
 from lib.llm import batching, breakdown, capacity, fidelity, latency, prefix, quantization, readings, saturation, throughput, ways
 from lib.llm.metrics import INTERACTIVE, SERVER
 from lib.llm.session import session
+from lib.pipelines.cost import allocation_views, beyond_views, ledger_views, money_views, prices
+from lib.pipelines.cost.session import session as cost_session
 from lib.pipelines.fraud import findings, load_views, views
 from lib.pipelines.fraud.session import session as fraud_session
 from lib.pipelines.retail import findings as retail_findings
@@ -33,10 +36,11 @@ def results() -> str:
     """What each part found, in the order of the notebooks; a part of which nothing is recorded says so."""
     parts = []
     for title, part in (("Fraud detection: a verdict in time", _fraud), ("Smart retail: cameras on one machine", _retail),
-                        ("LLM engines: the first answer", _llm), ("LLM engines: load, memory, precision, batching", _llm_served)):
+                        ("What a million predictions cost", _cost), ("LLM engines: the first answer", _llm),
+                        ("LLM engines: load, memory, precision, batching", _llm_served)):
         try:
             found = part()
-        except NothingRecorded as reason:
+        except (NothingRecorded, image_views.NothingRecorded) as reason:
             found = f"*{reason}*"
         parts.append(f"### {title}\n\n{found}")
     return "\n\n".join(parts)
@@ -92,6 +96,40 @@ def _retail() -> str:
         ("people found once the head is quantised too, of {there}", "{trap}", trap),
         ("memory of the service over {minutes:.0f} minutes, three cameras", "{mb_per_min:+.2f} MB a minute ({lo:.2f} to {hi:.2f})", soaked),
     )
+    rows = ["| what | measured |", "|---|--:|"]
+    rows += [f"| {figures.said(what, **known)} | {figures.said(value, **known)} |" for what, value, known in lines]
+    return "\n".join([finding, "", *rows, "", f"Recorded on `{s.run.machine_id}`, run `{s.run.run_id}`; medians over rounds."])
+
+
+UTILISED = 0.5  # as notebook 03 has it unless told otherwise
+
+
+def _cost() -> str:
+    """Dollars at the SLA-feasible load in a sentence, then what each lever is worth: forms, images, limits, Ray."""
+    s, built = cost_session(profile="quick", mode="recorded"), image_views.images().headline()
+    falls = {service: money_views.steps(s, service, money_views.tariff(), UTILISED) for service in money_views.SERVICES}
+    head = money_views.headline(falls, UTILISED)
+    finding = figures.filled(
+        "**A million card transactions cost ${fraud_usd:.5f} and a million camera frames ${retail_usd:.2f}, at the load that is carried "
+        "within the SLA and {utilisation:.0%} utilised.** Prices: {name} and its memory, us-east-1, on demand, as of {as_of}.",
+        **head, name=prices.VCPU, as_of=prices.priced(prices.VCPU).as_of,
+    )
+    gain, fall, ray = ledger_views.headline(s), allocation_views.fallen(allocation_views.cliff(s)), beyond_views.overhead(s)
+    fraud, retail = (allocation_views.factor(s, service) for service in money_views.SERVICES)
+    lines: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("the same with the framework that the model was made in, nothing tuned", "{fraud_times:.1f}× and {retail_times:.1f}×", head),
+        ("{model} on one thread, {framework} → {form}", "{from_ms:.2g} → {to_ms:.2g} ms, {times:.1f}× ({lo:.1f}–{hi:.1f})", gain),
+        ("ONNX Runtime as it comes, against the framework as it is", "{fraud_first:.1f}× and {retail_first:.2f}× the dollars",
+         money_views.as_it_comes(falls)),
+        ("transactions a processor carries: right-sized against a spinning thread a processor", "{times:.1f}× ({lo:.1f}–{hi:.1f})", fraud),
+        ("frames a processor carries: the same", "{times:.1f}× ({lo:.1f}–{hi:.1f})", retail),
+        ("half a processor carries, of the transactions that a whole one does", "{share:.0%} ({lo:.0%}–{hi:.0%})",
+         allocation_views.halved(s, "fraud")),
+        ("a picture at a limit of {cpus:g} processor: one thread; {threads} that spin", "{one:.0f} ms; {spinning:.0f} ms", fall),
+        ("image of the fraud service: everything in it; without shell", "{fraud_fat_mb:,.0f} MB; {fraud_distroless_mb:,.0f} MB", built),
+        ("image of the retail service: the same", "{retail_fat_mb:,.0f} MB; {retail_distroless_mb:,.0f} MB", built),
+        ("CPU that Ray Serve adds to a request", "{added_us:,.0f} µs ({added_us_lo:,.0f}–{added_us_hi:,.0f})", ray),
+    )  # fmt: skip
     rows = ["| what | measured |", "|---|--:|"]
     rows += [f"| {figures.said(what, **known)} | {figures.said(value, **known)} |" for what, value, known in lines]
     return "\n".join([finding, "", *rows, "", f"Recorded on `{s.run.machine_id}`, run `{s.run.run_id}`; medians over rounds."])

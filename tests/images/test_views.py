@@ -64,6 +64,12 @@ def test_cuts_begin_with_the_most(seen: views.Images) -> None:
     assert seen.cuts()["what"].tolist() == ["symbols", "tests"]
 
 
+def test_what_a_reader_is_shown_are_the_same_numbers(seen: views.Images) -> None:
+    assert seen.shown()[["image", "MB", "× smaller"]].to_numpy().tolist() == [["fat", 1200, 1], ["distroless", 150, 8]]
+    assert seen.shown_cuts().to_numpy().tolist() == [["symbols", "9.0", "so"], ["tests", "5.0", "because"]]
+    assert seen.shown_answers()["same bytes as fat"].tolist() == [True, False]
+
+
 def test_starts_have_intervals_only_where_there_are_enough(seen: views.Images) -> None:
     starts = seen.starts().set_index(["variant", "what"])
     assert starts.loc[("fat", "ready"), "n"] == 7

@@ -98,18 +98,17 @@ def factor(s: Session, service: Service, *, same: bool = True) -> dict[str, Any]
 
 
 def halved(s: Session, service: Service) -> dict[str, Any]:
-    """The best setting of the default's engine in half the processor: what it carries of what it carried in a whole one, with interval."""
+    """The finalist that ran in half a processor as well: what it carried there of what it carried in a whole one, with interval."""
     told: dict[str, Any] = dict.fromkeys(("half", "whole", "share", "lo", "hi", "n"))
-    winner = best(s, service, same=True)
-    if winner is None:
+    half = next((one for one in compared(s, service) if one.cpus == 0.5 and one.computes == DEFAULTS[service].computes), None)
+    if half is None:
         return told
-    half, whole = (replace(winner, cpus=cpus) for cpus in (0.5, 1.0))
-    ours, theirs = ([rate * one.cpus for rate in per_core(s, one)] for one in (half, whole))
+    ours, theirs = ([rate * one.cpus for rate in per_core(s, one)] for one in (half, replace(half, cpus=1.0)))
     found = stats.ratio(ours, theirs)
     if found is None:
         return told
     return {"half": float(pd.Series(ours).median()), "whole": float(pd.Series(theirs).median()), "share": found.value, "lo": found.lo,
-            "hi": found.hi, "n": found.n, "name": winner.name}  # fmt: skip
+            "hi": found.hi, "n": found.n, "name": half.name}  # fmt: skip
 
 
 def per_core(s: Session, one: Cell) -> list[float]:
@@ -137,8 +136,9 @@ def cliff(s: Session) -> pd.DataFrame:
 
 
 def fallen(table: pd.DataFrame, cpus: float = 1.0) -> dict[str, Any]:
-    """At a limit of `cpus`: a picture with one thread and with the most, spinning and sleeping; by how much the latter costs more."""
-    told: dict[str, Any] = dict.fromkeys(("threads", "one", "spinning", "sleeping", "times", "throttled", "cpu_one", "cpu_spinning"))
+    """At a limit of `cpus`: a picture with one thread and with the most, spinning and sleeping, ms; and what spinning costs."""
+    told: dict[str, Any] = dict.fromkeys(("threads", "one", "spinning", "sleeping", "times", "throttled", "cpu_one", "cpu_spinning",
+                                         "one_p90", "sleeping_p90"))
     at = table[table["cpus"] == cpus]
     if at.empty:
         return told
@@ -148,6 +148,7 @@ def fallen(table: pd.DataFrame, cpus: float = 1.0) -> dict[str, Any]:
         return told
     return {
         "threads": most, "one": one["p50"].iloc[0], "spinning": spinning["p50"].iloc[0], "sleeping": sleeping["p50"].iloc[0],
+        "sleeping_p90": sleeping["p90"].iloc[0], "one_p90": one["p90"].iloc[0],
         "times": spinning["p50"].iloc[0] / one["p50"].iloc[0], "throttled": spinning["throttled"].iloc[0], "cpus": cpus,
         "cpu_one": one["cpu_ms"].iloc[0], "cpu_spinning": spinning["cpu_ms"].iloc[0],
     }  # fmt: skip

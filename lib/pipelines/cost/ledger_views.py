@@ -20,6 +20,7 @@ from lib.pipelines.retail.views import SHOWN
 from lib.vision import agreement
 from lib.vision.boxes import Boxes
 
+TAIL = stats.needed(0.99)
 PARTS = {"interpreter_s": "interpreter", "import_s": "import", "load_s": "load", "first_s": "first answer"}
 LEAST_F1, LEAST_TOP1, SURE = 0.9, 0.95, 0.5  # what answers must keep of the framework's; the probability above which it is sure
 Point = dict[str, Any]
@@ -47,12 +48,30 @@ def table(s: Session) -> pd.DataFrame:
 
 
 def shown(s: Session) -> pd.DataFrame:
-    """The table as a reader wants it: fewer columns, named in words."""
+    """Pace and answers as a reader wants them; what was asked for and not measured begins to say why where its answers would be."""
     told = table(s)
+    if not len(told):
+        return told
+    told = told[told["status"] != "not asked"].copy()
+    rows = told.to_dict("records")
+    why = [row["reason"].partition(":")[0] if isinstance(row["reason"], str) else None for row in rows]
+    told["brief"] = [reason or row["brief"] for row, reason in zip(rows, why, strict=True)]
+    told["p99_ms"] = ["–" if reason else f"n < {TAIL}" if pd.isna(row["p99_ms"]) else f"{row['p99_ms']:.3g}"
+                      for row, reason in zip(rows, why, strict=True)]  # fmt: skip
+    told["batch"] = told["batch"].astype("Int64")
     columns = {"model": "model", "form": "form", "p50_ms": "p50, ms", "p99_ms": "p99, ms", "times": "× framework", "per_s": "per second",
-               "batch": "best batch", "cold_s": "cold start, s", "rss_mb": "RSS, MB", "file_mb": "file, MB", "delta": "answers",
-               "reason": "not measured because"}  # fmt: skip
-    return told[list(columns)].rename(columns=columns) if len(told) else told
+               "batch": "in batches of", "brief": "answers as float32's"}  # fmt: skip
+    return told[list(columns)].rename(columns=columns)
+
+
+def weighed(s: Session) -> pd.DataFrame:
+    """Start, memory and file as a reader wants them, of what was measured."""
+    told = table(s)
+    if not len(told):
+        return told
+    columns = {"model": "model", "form": "form", "cold_s": "cold start, s", "import_s": "of it import", "load_s": "load",
+               "first_s": "first answer", "rss_mb": "RSS, MB", "peak_mb": "peak, MB", "file_mb": "file, MB"}  # fmt: skip
+    return told[told["cold_s"].notna()][list(columns)].rename(columns=columns)
 
 
 def speedups(s: Session) -> pd.DataFrame:
@@ -79,9 +98,12 @@ def ranked(s: Session) -> pd.DataFrame:
 
 def cold(s: Session) -> pd.DataFrame:
     """For a figure of stacked parts: `name` (model and form), `model`, `form`, PARTS in seconds, of the round whose start was the median
-    one, and their sum `cold_s`."""
+    one, for the framework, ONNX in both precisions, and the best; and their sum `cold_s`."""
     told = table(s)
-    told = told[told["cold_s"].notna()] if len(told) else told.assign(**dict.fromkeys(("cold_s", *PARTS), None))
+    if len(told):
+        told = told[told["cold_s"].notna() & (told["best"] | (told["kind"] != "candidate"))]
+    else:
+        told = told.assign(**dict.fromkeys(("cold_s", *PARTS), None))
     return told.assign(name=[f"{row.model} · {row.form}" for row in told.itertuples()])[["name", "model", "form", *PARTS, "cold_s"]]
 
 
@@ -182,8 +204,8 @@ def _row(s: Session, form: Form, rounds: dict[tuple[str, str], list[Point]]) -> 
                            "rounds": len(good), "status": "ok" if good else turns[-1]["status"] if turns else "not asked",
                            "reason": None if good else turns[-1]["reason"] if turns else "not part of this profile"}  # fmt: skip
     empty = ("n", "round_ms", "p50_ms", "p50_lo", "p50_hi", "p99_ms", "per_s", "batch", "rss_mb", "peak_mb", "file_mb", "cold_s", *PARTS,
-             "times", "times_lo", "times_hi", "times_batch", "times_batch_lo", "times_batch_hi", "delta", "probability_off", "flips", "f1",
-             "top1", "top1_lo", "top1_hi", "top1_sure", "n_sure", "logit_off", "logit_off_most", "holds")  # fmt: skip
+             "times", "times_lo", "times_hi", "times_batch", "times_batch_lo", "times_batch_hi", "delta", "brief", "probability_off",
+             "flips", "f1", "top1", "top1_lo", "top1_hi", "top1_sure", "n_sure", "logit_off", "logit_off_most", "holds")  # fmt: skip
     row |= dict.fromkeys(empty)
     if not good:
         return row
@@ -222,11 +244,12 @@ def _delta(s: Session, form: Form, rounds: dict[tuple[str, str], list[Point]]) -
         f1 = agreement.f1([theirs[number].above(SHOWN) for number in ours], [there.above(SHOWN) for there in ours.values()]).f1
         if f1 is None:  # nobody was seen, by neither
             return {}
-        return {"f1": f1, "holds": f1 >= LEAST_F1, "delta": f"F1 of people {f1:.3f} (n = {len(ours)} frames)"}
+        return {"f1": f1, "holds": f1 >= LEAST_F1, "brief": f"F1 {f1:.3f} of {len(ours)} frames",
+                "delta": f"F1 of people {f1:.3f} (n = {len(ours)} frames)"}  # fmt: skip
     told = first["facts"]["judged"]
     if form.model == MODELS[0]:
         off, flips = told["max_probability_difference"], told["flips"]
-        return {"probability_off": off, "flips": flips, "holds": flips == 0,
+        return {"probability_off": off, "flips": flips, "holds": flips == 0, "brief": f"{flips} of {told['rows']:,} verdicts differ",
                 "delta": f"|Δp| ≤ {off:.0e}, {flips} verdicts differ (n = {told['rows']:,})"}  # fmt: skip
     top1, logit_off = over_photographs(told["agrees"], told["photographs"]), float(np.median(told["logit_off"]))
     if top1 is None:
@@ -238,7 +261,8 @@ def _delta(s: Session, form: Form, rounds: dict[tuple[str, str], list[Point]]) -
     words += [f"median |Δlogit| {logit_off:.1g} σ", *(["random weights"] if form.model == RANDOM else [])]
     return {"top1": top1.value, "top1_lo": top1.lo, "top1_hi": top1.hi, "top1_sure": held, "n_sure": len(sure), "logit_off": logit_off,
             "logit_off_most": max(told["logit_off"]), "holds": None if form.model == RANDOM or held is None else held >= LEAST_TOP1,
-            "delta": ", ".join(words)}  # fmt: skip
+            "delta": ", ".join(words), "brief": f"top-1 {top1.value:.0%} of {len(told['agrees'])}"
+            + (f"; {held:.0%} of {len(sure)} sure" if held is not None else "")}  # fmt: skip
 
 
 def _people(s: Session, point: Point) -> dict[int, Boxes]:

@@ -74,6 +74,17 @@ def saved(fall: pd.DataFrame) -> dict[str, Any]:
             "times": rows[0]["usd"] / cheapest["usd"], "lever": lever["step"], "lever_usd": lever["saved"]}  # fmt: skip
 
 
+def as_it_comes(falls: Mapping[Service, pd.DataFrame]) -> dict[str, Any]:
+    """What ONNX Runtime costs as it comes, in each service, as a multiple of the framework as it is and of the cheapest."""
+    told: dict[str, Any] = {}
+    for service, fall in falls.items():
+        usd = dict(zip(fall["step"], fall["usd"], strict=True))
+        onnx, first, best = usd.get("ONNX Runtime, as it is"), fall["usd"].iloc[0], saved(fall)["best_usd"]
+        known = onnx is not None and first is not None and best is not None
+        told |= {f"{service}_first": onnx / first if known else None, f"{service}_best": onnx / best if known else None}
+    return told
+
+
 def times(s: Session, service: Service) -> dict[str, Any]:
     """How much more a processor carries at the best setting than with the framework as it is: with interval, over rounds."""
     winner, first = allocation_views.best(s, service), LADDERS[service][0][1]
@@ -99,7 +110,7 @@ def utilisations(falls: Mapping[Service, pd.DataFrame], asked: float) -> pd.Data
     for service, fall in falls.items():
         cheapest = saved(fall)["best_usd"]
         row = {"service": service, "a million": UNIT[service]}
-        priced = {f"{share:.0%} utilised": "no price" if cheapest is None else f"${cheapest * asked / share:.4f}" for share in UTILISATIONS}
+        priced = {f"{share:.0%} utilised": "no price" if cheapest is None else f"${cheapest * asked / share:.3g}" for share in UTILISATIONS}
         rows.append({**row, **priced})
     return pd.DataFrame(rows)
 
@@ -113,8 +124,8 @@ def gpus(falls: Mapping[Service, pd.DataFrame], utilisation: float) -> pd.DataFr
             if price.unit == "GPU-hour":
                 even = money.break_even_per_s(cheapest, price.usd, utilisation)
                 rows.append({"service": service, "GPU": price.name, "USD an hour": f"{price.usd:.2f}", "as of": price.as_of.isoformat(),
-                             f"{UNIT[service]} a second to break even": None if even is None else round(even),
-                             "measured": "not measured: no GPU was at hand"})  # fmt: skip
+                             "breaks even at, a second": None if even is None else round(even), "of": UNIT[service],
+                             "carries": "not measured: no GPU was at hand"})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -134,7 +145,7 @@ def years(s: Session, rates: Tariff, peaks: Mapping[str, float]) -> pd.DataFrame
         if needed is None:
             continue
         rows += [{"service": service, "peak, a second": peaks[service], "replicas": f"{needed}{f' + {step.spare}' * bool(step.spare)}",
-                  "all of the peak carried": f"{step.availability:.4%}", "nines": round(money.nines(step.availability), 1),
+                  "all of the peak carried": f"{step.availability:.6%}", "nines": round(money.nines(step.availability), 1),
                   "USD a year": step.usd_year} for step in money.spares(needed, EACH, hour)]  # fmt: skip
     return pd.DataFrame(rows)
 

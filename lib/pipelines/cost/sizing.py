@@ -41,9 +41,9 @@ def _advice(s: Session, service: Service, winner: Cell) -> Advice:
     edge = _edge(s, winner)
     limit = max(_up(HEADROOM * peak), _up(HEADROOM * edge) if edge else 0)
     factor = allocation_views.factor(s, service)
-    unit = "processor" if winner.cpus <= 1 else "processors"
+    unit = "processor carries" if winner.cpus <= 1 else "processors carry"
     why = {
-        "cpu": f"{winner.cpus:g} {unit} carry {per_s:,.0f} a second within the SLA and are {busy:.0%} busy then; the limit equals the "
+        "cpu": f"{winner.cpus:g} {unit} {per_s:,.0f} a second within the SLA, {busy:.0%} busy then; the limit equals the "
                "request, so that a pod has what it was measured with and is not slowed by its neighbours.",
         "memory": f"The peak seen was {peak / MIB:.0f} MiB" + (f", and below {edge / MIB:.0f} MiB it does not run" if edge else "")
                   + f"; the limit leaves {HEADROOM - 1:.0%} above the peak.",

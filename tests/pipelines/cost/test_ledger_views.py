@@ -91,7 +91,7 @@ def test_rows_parts_and_ratios_follow_from_the_rounds(made: Session) -> None:
     assert (other["status"], other["reason"]) == ("not asked", "not part of this profile")
     assert list(ledger_views.table(made)["form"]) == [form.name for form in FORMS if form.model == FOREST]
     assert list(ledger_views.cold(made)["name"]) == ["fraud forest · LightGBM", "fraud forest · ONNX Runtime fp32"]
-    assert len(ledger_views.shown(made)) == 5
+    assert len(ledger_views.shown(made)) == 3  # what was asked for
 
 
 def test_a_tail_is_told_of_enough_samples_only(made: Session) -> None:
@@ -199,3 +199,16 @@ def test_an_interval_counts_photographs_and_has_a_width_where_all_agree() -> Non
     half = ledger_views.over_photographs([1, 0] * 10, [f"{place // 2}" for place in range(20)])
     assert half is not None and half.value == 0.5 and half.lo is not None and half.lo < 0.25
     assert ledger_views.over_photographs([], []) is None
+
+
+def test_what_a_reader_is_shown_says_why_in_place_of_answers(made: Session) -> None:
+    put(made, FOREST, "LightGBM", [1.0, 1.0, 1.0], **fine())
+    skip(made, FOREST, "ONNX Runtime INT8", "a tree has no products: nothing to do in 8 bits")
+    told = ledger_views.shown(made).set_index("form")
+    assert told.loc["LightGBM", "answers as float32's"] == "0 of 1,000 verdicts differ"
+    assert told.loc["LightGBM", "p99, ms"] == f"n < {ledger_views.TAIL}"
+    assert told.loc["ONNX Runtime INT8", "answers as float32's"] == "a tree has no products"
+    assert "lleaves, compiled" not in told.index  # nobody asked for it in this profile
+    weighed = ledger_views.weighed(made)
+    assert weighed["form"].tolist() == ["LightGBM"]
+    assert weighed["cold start, s"].iloc[0] == pytest.approx(2 * sum(COLD.values()))  # the median of three
