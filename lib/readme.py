@@ -117,7 +117,7 @@ def _cost() -> str:
     gain, fall, ray = ledger_views.headline(s), allocation_views.fallen(allocation_views.cliff(s)), beyond_views.overhead(s)
     fraud, retail = (allocation_views.factor(s, service) for service in money_views.SERVICES)
     lines: tuple[tuple[str, str, dict[str, Any]], ...] = (
-        ("the same with the framework that the model was made in, nothing tuned", "{fraud_times:.1f}× and {retail_times:.1f}×", head),
+        ("with the framework that the model was made in, nothing tuned", "{fraud_times:.1f}× and {retail_times:.1f}× the dollars", head),
         ("{model} on one thread, {framework} → {form}", "{from_ms:.2g} → {to_ms:.2g} ms, {times:.1f}× ({lo:.1f}–{hi:.1f})", gain),
         ("ONNX Runtime as it comes, against the framework as it is", "{fraud_first:.1f}× and {retail_first:.2f}× the dollars",
          money_views.as_it_comes(falls)),

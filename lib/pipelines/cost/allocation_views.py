@@ -7,6 +7,7 @@ from rounds, and a setting without rounds has none.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import pandas as pd
@@ -27,10 +28,20 @@ def cells(s: Session, service: Service) -> pd.DataFrame:
         if point["service"] == service:
             by.setdefault(cell(point), []).append(point)
     columns = ["cell", "name", "cpus", "per_s", "per_core", "lo", "hi", "rounds", "throttled", "peak_mb", "ready_s"]
-    return pd.DataFrame([_row(one, rows) for one, rows in by.items()], columns=columns)
+    return pd.DataFrame([_row(one, rows, _processors(s, one)) for one, rows in by.items()], columns=columns)
 
 
-def _row(one: Cell, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _processors(s: Session, one: Cell) -> int:
+    """Those that a cell may run on: all of the machine's, but for the fraud service, whose client has one of its own."""
+    return ceil(one.cpus) if one.service == "fraud" else int(s.run.environment.get("threads") or 1)
+
+
+def _held(facts: dict[str, Any], processors: int) -> float:
+    """The share of its processors' time in which something wanted to run and had no quota; the kernel counts each processor apart."""
+    return float(facts["throttled_s"] / facts["wall_s"] / processors)
+
+
+def _row(one: Cell, rows: list[dict[str, Any]], processors: int) -> dict[str, Any]:
     facts = [row["facts"] for row in rows]
     per_core = stats.median([rate / one.cpus for rate in _rates(rows)])
     mean = stats.mean([rate / one.cpus for rate in _rates(rows)])
@@ -38,7 +49,7 @@ def _row(one: Cell, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "cell": one, "name": one.name, "cpus": one.cpus, "per_s": per_core.value * one.cpus if per_core else None,
         "per_core": per_core.value if per_core else None, "lo": ends[0], "hi": ends[1], "rounds": len(rows),
-        "throttled": float(pd.Series([fact["throttled_s"] / fact["wall_s"] for fact in facts]).median()),
+        "throttled": float(pd.Series([_held(fact, processors) for fact in facts]).median()),
         "peak_mb": max((fact["peak_bytes"] / 1e6 for fact in facts if fact["peak_bytes"]), default=None),
         "ready_s": float(pd.Series([fact["ready_s"] for fact in facts]).median()),
     }  # fmt: skip
@@ -68,7 +79,7 @@ def compare(s: Session, service: Service) -> pd.DataFrame:
         "setting": names, "CPU limit": known["cpus"].tolist(), "a second, within the SLA": known["per_s"].tolist(),
         "per processor": known["per_core"].tolist(),
         "95 %": [f"{max(0, lo):,.0f}–{hi:,.0f}" if pd.notna(lo) else None for lo, hi in zip(known["lo"], known["hi"], strict=True)],
-        "× the default": (known["per_core"] / unit).tolist(), "time throttled": [f"{share:.0%}" for share in known["throttled"]],
+        "× the default": (known["per_core"] / unit).tolist(), "held back": [f"{share:.0%}" for share in known["throttled"]],
         "peak, MB": known["peak_mb"].tolist(),
     })  # fmt: skip
 
@@ -117,8 +128,8 @@ def per_core(s: Session, one: Cell) -> list[float]:
 
 
 def cliff(s: Session) -> pd.DataFrame:
-    """One row for each limit and number of threads: what a picture takes, ms, and the share of time that it was held back."""
-    rows = []
+    """One row for each limit and number of threads: what a picture takes, ms, and how much of the time it was held back."""
+    rows, processors = [], int(s.run.environment.get("threads") or 1)
     for point in points(s.run, "cliff"):
         taken_s, facts = point["samples"]["picture_s"], point["facts"]
         p50, p90 = stats.median(taken_s), stats.quantile(taken_s, 0.9)
@@ -126,7 +137,7 @@ def cliff(s: Session) -> pd.DataFrame:
             "cpus": point["cpus"], "threads": int(point["threads"]), "spin": bool(point["spin"]), "n": len(taken_s),
             "p50": p50.value * 1e3 if p50 else None, "lo": p50.lo * 1e3 if p50 and p50.lo else None,
             "hi": p50.hi * 1e3 if p50 and p50.hi else None, "p90": p90.value * 1e3 if p90 else None,
-            "throttled": facts["throttled_s"] / facts["wall_s"], "cpu_ms": facts["cpu_s"] / len(taken_s) * 1e3,
+            "throttled": _held(facts, processors), "cpu_ms": facts["cpu_s"] / len(taken_s) * 1e3,
             "who": f"{point['cpus']:g} processor{'s' * (point['cpus'] > 1)}, {'spinning' if point['spin'] else 'sleeping'}",
         })  # fmt: skip
     known = pd.DataFrame(rows, columns=["cpus", "threads", "spin", "n", "p50", "lo", "hi", "p90", "throttled", "cpu_ms", "who"])

@@ -25,7 +25,7 @@ RATES = Tariff(0.04, 0.005)
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     """An empty run on a machine that nothing disturbs."""
     monkeypatch.setattr(measured.audit, "undisturbed", lambda host, cores: None)
-    run = record.begin("03_pipeline_cost", parameters={}, environment={"machine_id": "made", "stack_id": "made"}, root=tmp_path)
+    run = record.begin("03_pipeline_cost", parameters={}, environment={"machine_id": "made", "stack_id": "made", "threads": 2}, root=tmp_path)
     return Session(Opened(run, (), None), None)
 
 
@@ -76,7 +76,7 @@ def test_the_best_is_told_against_the_default(made: Session) -> None:
     table = allocation_views.compare(made, "retail")
     assert table["setting"].tolist()[:2] == [OTHER.name, BEST.name]
     assert sum("the default" in name for name in table["setting"]) == 1
-    assert table["time throttled"].iloc[1] == "10%"
+    assert table["held back"].iloc[1] == "5%"  # of two processors' time
 
 
 def test_a_grid_is_wide_by_limit(made: Session) -> None:
@@ -185,7 +185,7 @@ def test_the_cliff_is_told_from_one_thread_to_the_most(made: Session) -> None:
     assert table[["threads", "spin", "p50"]].to_numpy().tolist() == [[1, False, 20], [2, False, 22], [1, True, 20], [2, True, 60]]
     told = allocation_views.fallen(table)
     assert (told["threads"], told["one"], told["spinning"], told["sleeping"], told["times"]) == (2, 20, 60, 22, 3)
-    assert told["throttled"] == pytest.approx(0.4)
+    assert told["throttled"] == pytest.approx(0.2)  # 4 s of 10, counted over two processors
 
 
 def test_no_cliff_without_threads(made: Session) -> None:
