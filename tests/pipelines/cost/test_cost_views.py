@@ -25,7 +25,8 @@ RATES = Tariff(0.04, 0.005)
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     """An empty run on a machine that nothing disturbs."""
     monkeypatch.setattr(measured.audit, "undisturbed", lambda host, cores: None)
-    run = record.begin("03_pipeline_cost", parameters={}, environment={"machine_id": "made", "stack_id": "made", "threads": 2}, root=tmp_path)
+    environment = {"machine_id": "made", "stack_id": "made", "threads": 2}
+    run = record.begin("03_pipeline_cost", parameters={}, environment=environment, root=tmp_path)
     return Session(Opened(run, (), None), None)
 
 
