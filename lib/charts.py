@@ -41,7 +41,8 @@ def ranking(frame: pd.DataFrame, y: str, values: Mapping[str, str], *, x_title: 
             marker={"size": 11, "symbol": style.symbol, "color": style.colour},
             hovertemplate="<b>%{y}</b><br>" + label + ": %{x:.4~g}<extra></extra>",
         )
-    fig.update_yaxes(autorange="reversed", showgrid=False)
+    order = {"categoryorder": "array", "categoryarray": names}  # else those that have a line would come first
+    fig.update_yaxes(autorange="reversed", showgrid=False, **order)
     fig.update_xaxes(showgrid=True, **(_log_axis(frame[list(values)].to_numpy().ravel()) if log else {"rangemode": "tozero"}))
     return fig.update_layout(xaxis_title=x_title, yaxis_title="")
 
@@ -261,7 +262,7 @@ def treemap(frame: pd.DataFrame, path: Sequence[str], value: str, *, unit: str) 
             seen = nodes.setdefault(key, {"label": str(row[depth - 1]), "parent": parent, "value": 0.0, "colour": colour})
         seen["value"] += float(size)  # of the leaf alone: those above it are added up when it is drawn
     leaves = nodes.keys() - {node["parent"] for node in nodes.values()}
-    labels = [f"{node['label']}{'<br>' if key in leaves else ' '}{_three(totals[key])} {unit}" for key, node in nodes.items()]
+    labels = [f"{_broken(node['label']) if key in leaves else node['label'] + ' '}{_three(totals[key])} {unit}" for key, node in nodes.items()]
     fig = go.Figure()
     fig.add_treemap(
         ids=list(nodes), labels=labels, parents=[node["parent"] for node in nodes.values()],
@@ -271,6 +272,11 @@ def treemap(frame: pd.DataFrame, path: Sequence[str], value: str, *, unit: str) 
         root={"color": PAPER},
     )  # fmt: skip
     return fig.update_layout(uniformtext={"minsize": 9, "mode": "hide"}, margin={"l": 8, "r": 8, "b": 8})
+
+
+def _broken(name: str) -> str:
+    """A leaf's name over its number; a long one is broken at its hyphens, for what does not fit is not shown."""
+    return (name.replace("-", "-<br>") if len(name) > 12 else name) + "<br>"
 
 
 def _three(value: float) -> str:

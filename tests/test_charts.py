@@ -18,6 +18,7 @@ def test_a_ranking_keeps_the_order_and_joins_only_what_it_has() -> None:
     assert [list(line.x) for line in lines] == [[1.0, 3.0]]
     assert [(mark.name, list(mark.x)) for mark in marks] == [("p50", [1.0, 2.0]), ("p99", [3.0, None])]
     assert fig.layout.yaxis.autorange == "reversed"
+    assert list(fig.layout.yaxis.categoryarray) == ["a", "b"]
     assert fig.layout.xaxis.type == "log"
 
 
