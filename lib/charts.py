@@ -262,7 +262,8 @@ def treemap(frame: pd.DataFrame, path: Sequence[str], value: str, *, unit: str) 
             seen = nodes.setdefault(key, {"label": str(row[depth - 1]), "parent": parent, "value": 0.0, "colour": colour})
         seen["value"] += float(size)  # of the leaf alone: those above it are added up when it is drawn
     leaves = nodes.keys() - {node["parent"] for node in nodes.values()}
-    labels = [f"{_broken(node['label']) if key in leaves else node['label'] + ' '}{_three(totals[key])} {unit}" for key, node in nodes.items()]
+    names = {key: _broken(node["label"]) if key in leaves else f"{node['label']} " for key, node in nodes.items()}
+    labels = [f"{name}{_three(totals[key])} {unit}" for key, name in names.items()]
     fig = go.Figure()
     fig.add_treemap(
         ids=list(nodes), labels=labels, parents=[node["parent"] for node in nodes.values()],
