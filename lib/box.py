@@ -82,6 +82,7 @@ def boxed(*, cpus: float | None = None, memory_bytes: int | None = None, mount: 
             if version == 2:
                 (mount / "cgroup.subtree_control").write_text("+cpu +memory")
             for room in dict.fromkeys(room.resolve() for room in rooms):  # cpu and cpuacct are often one
+                _sweep(room)
                 (room / name).mkdir()
                 made.append(room / name)
             box = Box(rooms[0] / name, rooms[1] / name, rooms[2] / name, version)
@@ -109,6 +110,14 @@ def _limits(box: Box, cpus: float | None, memory_bytes: int | None) -> Iterator[
         swap = box.memory / ("memory.swap.max" if box.version == 2 else "memory.memsw.limit_in_bytes")
         if swap.exists():
             yield swap, "0" if box.version == 2 else str(memory_bytes)
+
+
+def _sweep(room: Path) -> None:
+    """Boxes of makers who were killed, once nobody lives in them."""
+    for old in room.glob("box-*-*"):
+        if not Path("/proc", old.name.split("-")[1]).exists():
+            with contextlib.suppress(OSError):
+                old.rmdir()
 
 
 def _remove(group: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,13 @@ def test_limits_of_version_1(v1: Path) -> None:
         for group in (made.cpu, made.account, made.memory):
             emptied(group)
     assert not any((v1 / which / made.cpu.name).exists() for which in ("cpu", "cpuacct", "memory"))
+
+
+def test_boxes_of_the_dead_are_swept(v2: Path) -> None:
+    (dead := v2 / "box-999999999-0").mkdir()
+    (alive := v2 / f"box-{os.getppid()}-0").mkdir()
+    with boxed(mount=v2):
+        assert (dead.exists(), alive.exists()) == (False, True)
 
 
 def test_no_limit_is_no_file(v2: Path) -> None:
