@@ -80,7 +80,8 @@ def test_starts_have_intervals_only_where_there_are_enough(seen: views.Images) -
 def test_other_answers_are_shown_as_such(seen: views.Images) -> None:
     assert seen.answers().set_index("variant")["equal"].to_dict() == {"fat": True, "distroless": False}
     told = seen.headline()
-    assert (told["fraud_distroless_mb"], told["least_times"], told["equal"], told["compared"]) == (150, 8, 0, 1)  # fat is what they stand against
+    assert (told["fraud_distroless_mb"], told["least_times"]) == (150, 8)
+    assert (told["equal"], told["compared"]) == (0, 1)  # fat is what they stand against
     assert told["fraud_distroless_warm_s"] is None
 
 
