@@ -74,18 +74,6 @@ def weighed(s: Session) -> pd.DataFrame:
     return told[told["cold_s"].notna()][list(columns)].rename(columns=columns)
 
 
-def speedups(s: Session) -> pd.DataFrame:
-    """For a figure, without the framework's own rows: `model`, `form`, `what` ("one at a time" or "in batches"), `best`, `times` the
-    framework's pace with its interval `lo` to `hi` over rounds."""
-    rows = []
-    for row in table(s).to_dict("records"):
-        for what, name in (("one at a time", "times"), ("in batches", "times_batch")):
-            if row["kind"] != "framework" and pd.notna(row[name]):
-                rows.append({"model": row["model"], "form": row["form"], "what": what, "best": row["best"], "times": row[name],
-                             "lo": _known(row[f"{name}_lo"]), "hi": _known(row[f"{name}_hi"])})  # fmt: skip
-    return pd.DataFrame(rows, columns=["model", "form", "what", "best", "times", "lo", "hi"])
-
-
 def ranked(s: Session) -> pd.DataFrame:
     """For a ranking: `name` (model and form), `model`, `form`, `best`, `times` and `times_batch`; without the framework's own rows."""
     told = table(s)

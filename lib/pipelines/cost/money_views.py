@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from lib import stats
 from lib.pipelines.cost import allocation_views, money, prices, sizing
 from lib.pipelines.cost.allocation_views import MIB
 from lib.pipelines.cost.cells import LADDERS, Cell, Service
@@ -83,16 +82,6 @@ def as_it_comes(falls: Mapping[Service, pd.DataFrame]) -> dict[str, Any]:
         known = onnx is not None and first is not None and best is not None
         told |= {f"{service}_first": onnx / first if known else None, f"{service}_best": onnx / best if known else None}
     return told
-
-
-def times(s: Session, service: Service) -> dict[str, Any]:
-    """How much more a processor carries at the best setting than with the framework as it is: with interval, over rounds."""
-    winner, first = allocation_views.best(s, service), LADDERS[service][0][1]
-    told: dict[str, Any] = dict.fromkeys(("times", "lo", "hi", "n"))
-    if winner is None:
-        return told
-    found = stats.ratio(allocation_views.per_core(s, winner), allocation_views.per_core(s, first))
-    return told if found is None else {"times": found.value, "lo": found.lo, "hi": found.hi, "n": found.n}
 
 
 def headline(falls: Mapping[Service, pd.DataFrame], utilisation: float) -> dict[str, Any]:
