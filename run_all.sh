@@ -58,6 +58,7 @@ lacking() {
   fc-list :lang=zh-tw 2>/dev/null | grep -q . || echo "fonts-noto-cjk (Traditional Chinese text)"
   command -v g++ >/dev/null || echo "build-essential (llama.cpp, compiled forests)"
   command -v redis-server >/dev/null || echo "redis-server (the fraud service's shared store)"
+  command -v stress-ng >/dev/null || echo "stress-ng (starves the services in the monitoring drill)"
   { ldconfig -p 2>/dev/null || true; } | grep -q 'libGL\.so\.1' || echo "libgl1 (OpenCV)"
   [ -z "$1" ] || "$1" -c 'import ensurepip, venv' 2>/dev/null || echo "python3-venv (the environment itself)"
   [ -n "${images:-}" ] || return 0
