@@ -170,6 +170,7 @@ case ${1:-} in
     shift; bootstrap
     # What is missing afterwards is skipped by its tests, with the reason.
     python -m lib.install
+    python -m lib.monitoring.tools || say "Prometheus is not ready; tests that need it are skipped."
     python -m lib.pipelines.fraud.model || say "The fraud model is not ready; tests that need it are skipped."
     python -m lib.vision.yolo || say "YOLOv8n is not ready; tests that need it are skipped."
     python -m lib.vision.classifier || say "The classifiers are not ready; tests that need them are skipped."

@@ -22,10 +22,10 @@ LAYERS = (
     {"lib.lock", "lib.box", "lib.child", "lib.guard", "lib.progress", "lib.stats", "lib.clock"},
     {"lib.record", "lib.fetch", "lib.build", "lib.install", "lib.process"},
     {"lib.machine", "lib.sampler", "lib.audit"},
-    {"lib.measured", "lib.session", "lib.monitoring"},
+    {"lib.measured", "lib.session", "lib.monitoring.slo"},
     {"lib.vision"},
     {"lib.llm", "lib.pipelines"},
-    {"lib.images"},
+    {"lib.images", "lib.monitoring"},
     {"lib.press", "lib.figures", "lib.charts", "lib.floorplan", "lib.report"},
     {"lib.readme", "lib.__main__"},
 )  # fmt: skip
@@ -57,11 +57,13 @@ def imported(path: Path, *, top_only: bool = False) -> set[str]:
 
 
 def layer(module: str) -> int:
-    """The layer of a module or of the package that it lies in."""
-    names = {".".join(module.split(".")[:n]) for n in range(2, module.count(".") + 2)} or {module}
-    found = [height for height, names_there in enumerate(LAYERS) if names & names_there]
-    assert len(found) == 1, f"{module} has no place in LAYERS: say on which layer it stands"
-    return found[0]
+    """The layer of a module or of the innermost package around it that has one."""
+    for n in range(module.count(".") + 1, 0, -1):
+        name = ".".join(module.split(".")[:n])
+        if (n > 1 or name == module) and (found := [height for height, there in enumerate(LAYERS) if name in there]):
+            assert len(found) == 1, f"{name} stands on {len(found)} layers"
+            return found[0]
+    raise AssertionError(f"{module} has no place in LAYERS: say on which layer it stands")
 
 
 @pytest.mark.parametrize("module", SOURCES)
