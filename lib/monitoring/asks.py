@@ -1,0 +1,112 @@
+"""What the load asks of each service: real transactions, photographs, prompts of prose that begin alike.
+
+A prompt is SHARED_TOKENS of a system prompt that all have in common, so that an engine's prefix cache has something to find, and prose
+from anywhere. Refuses nothing itself: what a service's inputs lack on this machine is raised by those who keep them.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import cycle
+
+from lib.llm.engines.engine import completion
+
+SHARED_TOKENS = 24
+JUDGED = 0.8  # the share of the ledger after which the model was judged: what is replayed is what its scores are compared with
+MODEL = "smollm2-135m"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request through the gateway."""
+
+    path: str
+    body: bytes
+    kind: str
+    streamed: bool = False
+
+
+Maker = Callable[[int, int], Ask]  # of prompt tokens and output tokens, which only the LLM's looks at
+
+
+def fraud() -> Maker:
+    """Card transactions in their order. No two runs share an id. Raises fetch.Refused."""
+    from lib.pipelines.fraud.data import ledger
+    from lib.pipelines.fraud.replay import Replay
+
+    whole = ledger()
+    stream = Replay(whole[int(JUDGED * len(whole)):], f"load-{time.time_ns()}")
+    return lambda *_: Ask("/fraud/v1/score", stream.bodies(1)[0], "application/json")
+
+
+def retail() -> Maker:
+    """Photographs, one after another. Raises NotReady."""
+    from lib.pipelines.retail.footage import footage
+    from lib.vision.photographs import JUDGE, SAMPLES
+
+    pictures = cycle([(footage() / name).read_bytes() for name in JUDGE[SAMPLES] if name.endswith(".jpg")])
+    return lambda *_: Ask("/retail/v1/pictures", next(pictures), "image/jpeg")
+
+
+def llm(*, seed: int = 0) -> Maker:
+    """Prompts as token ids, streamed and greedy. Raises weights.NotReady."""
+    from lib.llm import weights, workload
+
+    prose, places = workload.corpus(weights.family(MODEL).hf), random.Random(seed)
+
+    def ask(prompt_tokens: int, output_tokens: int) -> Ask:
+        own = prompt_tokens - SHARED_TOKENS
+        at = places.randrange(SHARED_TOKENS, len(prose) - own)
+        prompt = [*prose[:SHARED_TOKENS], *prose[at:at + own]]
+        body = completion(prompt, output_tokens, model=MODEL, cache_prompt=True)
+        return Ask("/llm/v1/completions", json.dumps(body).encode(), "application/json", streamed=True)
+
+    return ask
+
+
+MAKERS: dict[str, Callable[[], Maker]] = {"fraud": fraud, "retail": retail, "llm": llm}
+
+
+@dataclass(slots=True)
+class Answer:
+    """What became of one request. Times in s of the monotonic clock; `cached` and `prompt` as the engine counts them, where it does."""
+
+    due: float
+    sent: float
+    first: float | None = None
+    last: float | None = None
+    done: float | None = None
+    status: int = 0
+    error: str | None = None
+    output: int | None = None
+    prompt: int | None = None
+    cached: int | None = None
+
+    def read(self, event: bytes, at: float) -> None:
+        """One server-sent event of a stream of completions."""
+        if not event.startswith(b"data: {"):
+            return
+        told = json.loads(event[6:])
+        if any(choice.get("text") for choice in told.get("choices", ())):
+            self.first, self.last = self.first or at, at
+        if usage := told.get("usage"):
+            self.output, self.prompt = usage["completion_tokens"], usage["prompt_tokens"]
+            self.cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+        if told.get("error"):
+            self.error = "error event"
+
+    def line(self, service: str, *, unix_less_monotonic_s: float) -> str:
+        """As the log has it; `t_unix` is when it was sent."""
+        told = {"service": service, "t_unix": round(self.sent + unix_less_monotonic_s, 6), "due_s": self.due, "sent_s": self.sent,
+                "first_s": self.first, "last_s": self.last, "done_s": self.done, "status": self.status, "error": self.error,
+                "output": self.output, "prompt": self.prompt, "cached": self.cached}  # fmt: skip
+        return json.dumps(told) + "\n"
+
+
+def lines(log: str) -> Iterator[dict[str, object]]:
+    """The whole lines of a log, also of one that is still written."""
+    yield from (json.loads(line) for line in log.splitlines(keepends=True) if line.endswith("\n"))

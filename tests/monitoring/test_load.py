@@ -1,0 +1,153 @@
+"""The load keeps its schedule whatever the gateway does, and writes down every request."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import random
+import statistics
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.monitoring import load
+from lib.monitoring.asks import Answer, Ask, lines
+from lib.monitoring.load import DEFAULT, MOST_BURST, MOST_RATE, Flow, Load
+
+STREAM = [{"choices": [{"text": ""}]}, {"choices": [{"text": "a"}]}, {"choices": [{"text": "b"}]},
+          {"choices": [], "usage": {"completion_tokens": 2, "prompt_tokens": 48, "prompt_tokens_details": {"cached_tokens": 24}}}]
+
+
+class Gateway:
+    """Answers at once, or never."""
+
+    def __init__(self) -> None:
+        self.silent, self.heard = False, list[bytes]()
+
+    async def score(self, request: web.Request) -> web.Response:
+        self.heard.append(await request.read())
+        if self.silent:
+            await asyncio.sleep(60)
+        return web.Response(status=503 if self.heard[-1] == b"busy" else 200)
+
+    async def speak(self, request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        for event in STREAM:
+            await answer.write(f"data: {json.dumps(event)}\n\n".encode())
+            await asyncio.sleep(0.02)
+        await answer.write(b"data: [DONE]\n\n")
+        return answer
+
+
+@asynccontextmanager
+async def loaded(log: io.StringIO) -> AsyncIterator[tuple[TestClient[web.Request, web.Application], Gateway]]:
+    gateway, app = Gateway(), web.Application()
+    app.router.add_post("/score", gateway.score)
+    app.router.add_post("/speak", gateway.speak)
+    makers = {"fraud": lambda *_: Ask("/score", b"one", "application/json"),
+              "llm": lambda prompt, output: Ask("/speak", f"{prompt} {output}".encode(), "application/json", streamed=True)}  # fmt: skip
+    async with (TestServer(app, handler_cancellation=True) as behind,
+                TestClient(TestServer(Load(f"http://127.0.0.1:{behind.port}", log, makers).app())) as client):  # fmt: skip
+        yield client, gateway
+
+
+async def planned(client: TestClient[web.Request, web.Application], **plan: object) -> None:
+    assert (await client.put("/plan", json=plan)).status == 200
+
+
+def test_an_open_loop_does_not_wait_for_answers() -> None:
+    log = io.StringIO()
+
+    async def course() -> None:
+        async with loaded(log) as (client, gateway):
+            gateway.silent = True
+            await planned(client, fraud={"rate": 100, "even": True}, llm={"rate": 0})
+            await asyncio.sleep(1)
+            assert 80 <= len(gateway.heard) <= 101, "as many as were due, though none was answered"
+            assert not any(row["service"] == "llm" for row in lines(log.getvalue()))
+
+    asyncio.run(course())
+
+
+def test_every_request_is_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = io.StringIO()
+    monkeypatch.setattr(load, "MOST_IN_FLIGHT", 5)
+
+    async def course() -> None:
+        async with loaded(log) as (client, gateway):
+            gateway.silent = True
+            await planned(client, fraud={"rate": 0}, llm={"rate": 0}, burst={"fraud": 8})
+            await asyncio.sleep(0.2)
+            told = await (await client.get("/plan")).json()
+            assert (told["counts"], told["in_flight"]) == ({"fraud -1": 3}, 5)
+
+    asyncio.run(course())
+    assert [row["error"] for row in lines(log.getvalue())] == ["too many in flight"] * 3
+
+
+def test_a_stream_is_stamped_at_its_first_and_last_token() -> None:
+    log = io.StringIO()
+
+    async def course() -> None:
+        async with loaded(log) as (client, _):
+            await planned(client, fraud={"rate": 0}, llm={"rate": 0}, burst={"llm": 1})
+            await asyncio.sleep(0.4)
+
+    asyncio.run(course())
+    (row,) = lines(log.getvalue())
+    assert (row["status"], row["output"], row["prompt"], row["cached"]) == (200, 2, 48, 24)
+    sent, first, last, done = (float(row[name]) for name in ("sent_s", "first_s", "last_s", "done_s"))  # type: ignore[arg-type]
+    assert sent + 0.02 <= first < first + 0.01 < last < last + 0.02 < done
+
+
+def test_poisson_arrivals_are_seeded_and_have_the_rate_they_say() -> None:
+    def gaps(seed: int, flow: Flow) -> list[float]:
+        chance = random.Random(seed)
+        return [flow.gap_s(chance) for _ in range(10_000)]
+
+    first = gaps(1, Flow(40))
+    assert first == gaps(1, Flow(40)) != gaps(2, Flow(40))
+    assert statistics.mean(first) == pytest.approx(1 / 40, rel=0.04) and statistics.stdev(first) == pytest.approx(1 / 40, rel=0.06)
+    assert set(gaps(1, Flow(40, even=True))) == {1 / 40}
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(
+    st.sampled_from(["fraud", "llm", "burst", "rate", "even", "prompt_tokens", "output_tokens"]) | st.text(), inner))  # fmt: skip
+
+
+@given(JSON)
+def test_a_flow_is_understood_or_refused(told: object) -> None:
+    try:
+        flow = DEFAULT["llm"].changed(told)
+    except ValueError as wrong:
+        assert str(wrong)
+    else:
+        assert 0 <= flow.rate <= MOST_RATE and flow.output_tokens >= 1
+
+
+@pytest.mark.parametrize("plan", [
+    [], {"stranger": {}}, {"fraud": 3}, {"fraud": {"rate": -1}}, {"fraud": {"rate": True}}, {"fraud": {"pace": 1}}, {"burst": {"x": 1}},
+    {"burst": {"fraud": MOST_BURST + 1}}, {"llm": {"prompt_tokens": 3}}, {"llm": {"output_tokens": 0}},
+])  # fmt: skip
+def test_a_wrong_plan_changes_nothing(plan: object) -> None:
+    async def course() -> None:
+        async with loaded(io.StringIO()) as (client, _):
+            answer = await client.put("/plan", json=plan)
+            assert answer.status == 400 and (await answer.json())["error"]
+            told = await (await client.get("/plan")).json()
+            assert told["fraud"]["rate"] == DEFAULT["fraud"].rate
+
+    asyncio.run(course())
+
+
+def test_an_answer_is_a_line() -> None:
+    row = json.loads(Answer(1.0, 1.5, status=200, done=2.0).line("fraud", unix_less_monotonic_s=1000.0))
+    assert (row["t_unix"], row["service"], row["first_s"]) == (1001.5, "fraud", None)
+    assert list(lines('{"a":1}\n{"b"')) == [{"a": 1}]
