@@ -31,7 +31,7 @@ def tariff(vcpu_usd: float | None = None, gb_usd: float | None = None) -> Tariff
 def sources(vcpu_usd: float | None = None, gb_usd: float | None = None) -> pd.DataFrame:
     """Every price that a dollar figure rests on: unit, source, date."""
     own = {prices.VCPU: vcpu_usd, prices.MEMORY: gb_usd}
-    rows = [prices.priced(name, own.get(name)) for name in prices.prices()]
+    rows = [prices.priced(name, own.get(name)) for name, price in prices.prices().items() if price.unit.endswith("-hour")]
     return pd.DataFrame([{"price": p.name, "USD": f"{p.usd:g}", "for a": p.unit, "where": p.region, "as of": p.as_of.isoformat(),
                           "source": p.source} for p in rows])  # fmt: skip
 

@@ -69,7 +69,8 @@ def test_the_price_list_is_whole() -> None:
     known = prices.prices()
     assert {prices.VCPU, prices.MEMORY} <= set(known)
     assert all(price.source and price.usd > 0 and price.as_of <= date.today() for price in known.values())
-    assert {price.unit for price in known.values()} == {"vCPU-hour", "GB-hour", "GPU-hour"}
+    tokens = {"Mtoken-input", "Mtoken-input-cached", "Mtoken-output"}
+    assert {price.unit for price in known.values()} == {"vCPU-hour", "GB-hour", "GPU-hour"} | tokens
 
 
 def test_the_users_own_price_takes_the_place_of_the_lists() -> None:
