@@ -26,15 +26,15 @@ def objectives() -> dict[str, Any]:
     top = [
         number("Objective", "percentunit",
                "What was promised: the share of valid events that are to be good over thirty days.",
-               Ask(f"slo:objective:ratio{OF}", "{{service}} {{slo}}"), width=24, decimals=1),
+               Ask(f"slo:objective:ratio{OF}", "{{service}} {{slo}}"), width=24, height=3, decimals=1),
         number("Good over the last hour", "percentunit",
                "The indicator itself. Below the objective the budget burns faster than it comes back.",
-               Ask(f"1 - slo:sli_error:ratio_rate1h{OF}", "{{service}} {{slo}}"), width=24, decimals=2,
+               Ask(f"1 - slo:sli_error:ratio_rate1h{OF}", "{{service}} {{slo}}"), width=24, height=3, decimals=2,
                steps=[Step(0.975, ORANGE), Step(0.99, GREEN)], empty="no events"),
         number("Error budget left", "percentunit",
                "Of the failures that thirty days allow. At 0 the promise is broken: stop changing things.",
-               Ask(f"slo:error_budget_left:ratio{OF}", "{{service}} {{slo}}"), width=24, decimals=1, steps=LEFT, empty="no events",
-               runbook=BURN),
+               Ask(f"slo:error_budget_left:ratio{OF}", "{{service}} {{slo}}"), width=24, height=3, decimals=1, steps=LEFT,
+               empty="no events", runbook=BURN),
     ]  # fmt: skip
     says = ("How many times faster than allowed the budget burns, over {}. 1 uses it up in thirty days, 14.4 uses 2 % in an hour. "
             "An alert fires while a long and a short window are both above its line.")
@@ -52,7 +52,7 @@ def objectives() -> dict[str, Any]:
     alerts = [
         number("Pages", "none",
                "Alerts that are to wake someone.",
-               Ask('count(ALERTS{alertstate="firing",severity="page"}) or vector(0)', "page"), width=3, steps=[Step(1, RED)]),
+               Ask('count(ALERTS{alertstate="firing",severity="page"}) or vector(0)', "page"), width=3, height=7, steps=[Step(1, RED)]),
         states("Alerts",
                "Each alert while it fires, and lighter while it waits for its `for`.",
                Ask('max by (alertname, service) (ALERTS{alertstate="firing",alertname!="Watchdog"}) * 2 or '

@@ -36,12 +36,12 @@ class Step:
     colour: str
 
 
-def number(title: str, unit: str, says: str, *asks: Ask, width: int, steps: Sequence[Step] = (), runbook: Sequence[str] = (),
-           decimals: int | None = None, names: bool = False, empty: str | None = None) -> Built:  # fmt: skip
+def number(title: str, unit: str, says: str, *asks: Ask, width: int, height: int = 4, steps: Sequence[Step] = (),
+           runbook: Sequence[str] = (), decimals: int | None = None, names: bool = False, empty: str | None = None) -> Built:  # fmt: skip
     """The last value of each series, coloured by its threshold. `names`: the series' name instead. `empty`: why there may be none."""
     panel = (
-        stat.Panel().title(title).description(says).unit(unit).height(4).span(width).thresholds(_thresholds(steps)).links(_links(runbook))
-        .datasource(models.DataSourceRef(type_val="prometheus", uid=SOURCE))
+        stat.Panel().title(title).description(says).unit(unit).height(height).span(width).thresholds(_thresholds(steps))
+        .links(_links(runbook)).datasource(models.DataSourceRef(type_val="prometheus", uid=SOURCE))
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(False))
         .graph_mode(shapes.BigValueGraphMode.NONE).color_mode(shapes.BigValueColorMode.VALUE).justify_mode(shapes.BigValueJustifyMode.CENTER)
         .text_mode(shapes.BigValueTextMode.NAME if names else shapes.BigValueTextMode.AUTO)

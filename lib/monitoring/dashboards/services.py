@@ -36,28 +36,27 @@ def services() -> dict[str, Any]:
     rate = [
         course("Requests by service", "reqps",
                "Requests a second that arrived at the gateway. A step is a change of load; a fall to 0 is an outage upstream.",
-               Ask(f"sum by (service) (rate(gateway_requests_total{OF}[$__rate_interval]))", "{{service}}"), width=8),
+               Ask(f"sum by (service) (rate(gateway_requests_total{OF}[$__rate_interval]))", "{{service}}")),
         course("Fraud decisions", "reqps",
                "Verdicts a second by what was decided. Worry when one kind vanishes while requests go on.",
-               Ask("sum by (decision) (rate(fraud_decisions_total[$__rate_interval]))", "{{decision}}"), width=8, stacked=True,
+               Ask("sum by (decision) (rate(fraud_decisions_total[$__rate_interval]))", "{{decision}}"), stacked=True,
                runbook=["ScoreDrift"]),
         course("Camera frames", "suffix: frames/s",
                "Frames a second by what became of them: seen by the model, gated as unmoved, dropped for a newer one, failed.",
-               Ask("retail:frames:rate5m", "{{outcome}}"), width=8, stacked=True, runbook=["RetailFreshnessBudgetBurn"]),
+               Ask("retail:frames:rate5m", "{{outcome}}"), stacked=True, runbook=["RetailFreshnessBudgetBurn"]),
     ]  # fmt: skip
     errors = [
         course("Errors by kind", "reqps",
                "Failed requests a second: refused (overload), timeout, unreachable (no process), server (a bug), empty (2xx without a "
                "prediction).",
-               Ask(f"service:errors:rate5m{OF}", "{{service}} {{outcome}}"), width=8, runbook=["ErrorBurst", "SilentFailure"]),
+               Ask(f"service:errors:rate5m{OF}", "{{service}} {{outcome}}"), runbook=["ErrorBurst", "SilentFailure"]),
         course("Share of errors", "percentunit",
                "Of valid requests, over five minutes. The lower line is what the objective allows, the upper one is an incident.",
-               Ask(f"service:errors:ratio_rate5m{OF}", "{{service}}"), width=8, steps=BAD, empty="no requests", runbook=["ErrorBurst"]),
+               Ask(f"service:errors:ratio_rate5m{OF}", "{{service}}"), steps=BAD, empty="no requests", runbook=["ErrorBurst"]),
         course("Not valid", "reqps",
                "Requests a second that were the caller's fault (4xx). They burn no budget; a jump is a client's bad release.",
                Ask('sum by (service) (rate(gateway_requests_total{service=~"$service",outcome="client"}[$__rate_interval]))',
-                   "{{service}}"),
-               width=8),
+                   "{{service}}")),
     ]  # fmt: skip
     stages = "histogram_quantile(0.95, sum by (le, stage) (rate({}_stage_seconds_bucket[$__rate_interval])))"
     duration = [
@@ -95,10 +94,11 @@ def services() -> dict[str, Any]:
                runbook=["ScoreDrift"]),
         number("Fraud model", "none",
                "The version that answers. It must be what was deployed.",
-               Ask("max by (version) (fraud_model_info)", "{{version}}"), width=6, names=True, runbook=["ModelVersionUnexpected"]),
+               Ask("max by (version) (fraud_model_info)", "{{version}}"), width=6, height=7, names=True,
+               runbook=["ModelVersionUnexpected"]),
         number("Retail model", "none",
                "The version that answers. It must be what was deployed.",
-               Ask("max by (version, precision) (retail_model_info)", "{{version}} {{precision}}"), width=6, names=True,
+               Ask("max by (version, precision) (retail_model_info)", "{{version}} {{precision}}"), width=6, height=7, names=True,
                runbook=["ModelVersionUnexpected"]),
     ]  # fmt: skip
     return board("services", "Services", "Rate, errors and duration of each service as its callers see them, and what is about to be full.",
