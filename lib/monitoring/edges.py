@@ -1,7 +1,7 @@
 """Bucket edges of the set's histograms: preferred numbers of the E12 series, twelve a decade, each a fifth above the one before.
 
-A percentile from buckets is wrong by at most the bucket's width: here never more than WORST of the true value, and on average far less
-(percentiles.py compares them with exact ones). Edges of others have buckets in which it may be wrong by 150 %.
+A percentile from buckets is wrong by at most the bucket's width: here never more than WORST of the true value up to 10 s, and on average
+far less (percentiles.py compares them with exact ones). Edges of others have buckets in which it may be wrong by 150 %.
 """
 
 from __future__ import annotations
@@ -23,5 +23,5 @@ def worst(edges: Sequence[float]) -> float:
     return max(above / below - 1 for below, above in pairwise(edges))
 
 
-REQUEST_S = (*e12(-3, 1), 15.0, 22.0, 33.0, 47.0, 68.0)  # 1 ms to 68 s, of requests and of first tokens
+REQUEST_S = (*e12(-3, 1), 15.0, 22.0, 33.0, 47.0, 68.0)  # 1 ms to 68 s, of requests and of first tokens; coarser where all is lost
 TOKEN_S = e12(-4, 1)  # 0.1 ms to 10 s, of a token after the first

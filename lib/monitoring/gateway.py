@@ -12,11 +12,12 @@ PUT /-/routes {"fraud": "http://127.0.0.1:8001"} moves a service; what is in fli
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
 from time import perf_counter, time
@@ -214,24 +215,30 @@ def _problem(status: int, why: str) -> web.Response:
     return web.json_response({"error": why}, status=status, headers={"Retry-After": "1"} if status == 503 else None)
 
 
-async def serve(gateway: Gateway, *, host: str, port: int, drain_s: float = 5.0) -> None:
-    """Listen until told to stop (SIGTERM, Ctrl-C), then let what is in flight end, for `drain_s` at most. Raises OSError."""
-    loop, told = asyncio.get_running_loop(), asyncio.Event()
-    factory = partial(web.BaseRequest, loop=loop, client_max_size=MOST_BODY_BYTES)
+@contextlib.asynccontextmanager
+async def listening(gateway: Gateway, *, host: str = "127.0.0.1", port: int = 0, drain_s: float = 5.0) -> AsyncIterator[int]:
+    """Answer at the port that this yields; then let what is in flight end, for `drain_s` at most. Raises OSError."""
+    factory = partial(web.BaseRequest, loop=asyncio.get_running_loop(), client_max_size=MOST_BODY_BYTES)
     server = web.Server(gateway.answer, request_factory=factory, handler_cancellation=True, access_log=None)
     runner = web.ServerRunner(server, shutdown_timeout=drain_s)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, told.set)
-        say("started", host=host, port=runner.addresses[0][1])
-        await told.wait()
-        say("draining")
+        yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
         await gateway.close()
-        say("stopped")
+
+
+async def _serve(gateway: Gateway, host: str, port: int) -> None:
+    told = asyncio.Event()
+    async with listening(gateway, host=host, port=port) as bound:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, told.set)
+        say("started", host=host, port=bound)
+        await told.wait()
+        say("draining")
+    say("stopped")
 
 
 def main(
@@ -254,7 +261,7 @@ def main(
         async def run() -> None:
             metrics = GatewayMetrics(tuple(routes), model)
             gateway = Gateway(routes, metrics, kept, times_s=times_s, most_in_flight=most, beyond=beyond_loopback)
-            await serve(gateway, host=host, port=port)
+            await _serve(gateway, host, port)
 
         uvloop.run(run())
     except (BadRoute, OSError, OverflowError) as reason:
