@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from functools import partial
+from html import escape as _escape
 from math import ceil, floor, isfinite, log10
 from typing import Any
 
@@ -27,6 +28,7 @@ PALETTE = tuple(dict.fromkeys(mark.colour for mark in (*ENGINES.values(), *OTHER
 TEXT_PX, SMALL_PX, CHARACTER_PX = 12, 11, 6.1
 TOP_PX = 18  # above a course, for the names of what is marked
 Json = Mapping[str, Any]
+escape = partial(_escape, quote=False)  # plotly knows no &#x27;
 
 
 @dataclass(frozen=True, slots=True)

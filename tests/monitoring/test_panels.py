@@ -85,7 +85,7 @@ def test_a_panel_without_data_says_why() -> None:
     assert cell.text == "no requests"
     for frame in (answers("Age of a frame", {}), answers("Age of a frame", {"p95": [nan, nan]})):
         fig = panels.panel(SERVICES, by_title("Age of a frame")["id"], frame, start_s=0, end_s=9)
-        assert not fig.data and [note.text for note in fig.layout.annotations] == ["No data"]
+        assert not fig.data and [note.text for note in fig.layout.annotations] == ["no frames"]
 
 
 def test_a_course_has_its_threshold_where_the_axis_reaches_it_and_its_gaps() -> None:

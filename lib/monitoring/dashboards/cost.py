@@ -59,7 +59,7 @@ def cost() -> dict[str, Any]:
                "Billed tokens of a thousand good answers. Compare with the budget of the product that asks.",
                Ask(f'1e3 * sum({_paid()}) / sum(rate(gateway_requests_total{{service="llm",outcome="ok"}}[$__rate_interval]))', "LLM"),
                empty="idle", runbook=["TokenCostSpike"]),
-        course("USD a million output tokens, by the machine's price", "currencyUSD",
+        course("Machine's USD a million output tokens", "currencyUSD",
                "The machine's hour ÷ what it makes in it. Falls as the batch grows; above the price list the machine is too idle to pay "
                "for itself.",
                Ask('1e6 / 3600 * max(machine:cost_usd_per_hour) / sum(rate(gen_ai_tokens_total{type="output"}[$__rate_interval]) > 0)',

@@ -44,13 +44,15 @@ def llm() -> dict[str, Any]:
         course("Time to first token", "s",
                "From the request's arrival to its first output token, at the gateway. Queueing and prefill are in it. Worry when p95 "
                "leaves its past or p99 crosses the objective.",
-               *(Ask(f"llm:ttft_seconds:{p}{OF}", p) for p in PERCENTILES), steps=TTFT, runbook=["LlmTtftBudgetBurn", "TtftRegression"]),
+               *(Ask(f"llm:ttft_seconds:{p}{OF}", p) for p in PERCENTILES), steps=TTFT, empty="no requests",
+               runbook=["LlmTtftBudgetBurn", "TtftRegression"]),
         course("Time per output token", "s",
                "Mean over each answer's tokens after the first. It grows with the batch and with a starved CPU or GPU.",
-               *(Ask(f"llm:tpot_seconds:{p}{OF}", p) for p in PERCENTILES), steps=TPOT, runbook=["LlmTpotBudgetBurn"]),
+               *(Ask(f"llm:tpot_seconds:{p}{OF}", p) for p in PERCENTILES), steps=TPOT, empty="no requests", runbook=["LlmTpotBudgetBurn"]),
         course("Duration of a request", "s",
                "First byte in to last byte out. Longer answers take longer: see Tokens a request before blaming the engine.",
-               *(Ask(f'service:latency_seconds:{p}{{service="llm"}}', p) for p in PERCENTILES), runbook=["LlmAvailabilityBudgetBurn"]),
+               *(Ask(f'service:latency_seconds:{p}{{service="llm"}}', p) for p in PERCENTILES), empty="no requests",
+               runbook=["LlmAvailabilityBudgetBurn"]),
     ]  # fmt: skip
     throughput = [
         course("Tokens a second", "suffix: tok/s",

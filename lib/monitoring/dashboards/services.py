@@ -14,7 +14,7 @@ BAD = (Step(0.01, ORANGE), Step(0.05, RED))  # the objective is 99 %
 def _duration(service: str, worry: str, *steps: Step, runbook: tuple[str, ...]) -> Built:
     asks = [Ask(f'service:latency_seconds:{p}{{service="{service}"}}', p) for p in ("p50", "p95", "p99")]
     says = f"Time from first byte in to last byte out of requests that were answered well. {worry}"
-    return course(f"Duration · {service}", "s", says, *asks, steps=steps, runbook=runbook)
+    return course(f"Duration · {service}", "s", says, *asks, steps=steps, empty="no requests", runbook=runbook)
 
 
 def services() -> dict[str, Any]:
@@ -73,7 +73,7 @@ def services() -> dict[str, Any]:
                Ask(stages.format("retail"), "{{stage}}"), log=True, runbook=["RetailFreshnessBudgetBurn"]),
         course("Age of a frame", "s",
                "p95 of a frame's age when its people were counted. Above 0.5 s the count is of the past.",
-               Ask("retail:frame_age_seconds:p95", "p95"), steps=[Step(0.5, RED)], runbook=["RetailFreshnessBudgetBurn"]),
+               Ask("retail:frame_age_seconds:p95", "p95"), empty="no frames", steps=[Step(0.5, RED)], runbook=["RetailFreshnessBudgetBurn"]),
     ]  # fmt: skip
     saturation = [
         course("In flight", "none",
