@@ -29,6 +29,7 @@ PROGRAMS = {
     "node_exporter": (("prometheus-node-exporter", "node_exporter"), "prometheus-node-exporter"),
     "grafana": (("grafana-server", "grafana"), None),
 }
+TEMPLATES = Path("/usr/share/prometheus/alertmanager")  # where Debian's Alertmanager looks for its notices' texts, wherever it lies itself
 PACKAGES = tuple(dict.fromkeys(package for _, package in PROGRAMS.values() if package))
 
 
@@ -39,6 +40,9 @@ def find(program: str) -> Path | Missing:
         if found := shutil.which(name):
             return Path(found)
         if (ours := _root() / "usr" / "bin" / name).exists() and (_root() / "ok").exists():
+            if program == "alertmanager" and not (TEMPLATES / "default.tmpl").exists():
+                return Missing(program, f"Debian's Alertmanager needs {TEMPLATES}, which only root can make: as root, python -m "
+                                        "lib.monitoring.tools; or install prometheus-alertmanager, and disable its service")
             return ours
     how = f"python -m lib.monitoring.tools fetches it from Debian's package {package}" if package else "Debian has no package of it"
     return Missing(program, f"{program} is not on this machine; {how}")
@@ -54,7 +58,7 @@ def provide(*, say: Say = print) -> Missing | None:
     if lacking() is None:
         return None
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        return Missing("prometheus", "Prometheus, Alertmanager and node_exporter are not on the PATH, and this is no Debian to fetch them from")
+        return Missing("prometheus", "Prometheus, Alertmanager or node_exporter is not on the PATH, and this is no Debian to fetch it from")
     with lock.held(_root().with_suffix(".lock"), say=say, what="Prometheus"):
         if lacking() is None:
             return None
@@ -79,11 +83,25 @@ def _unpack(scratch: Path, say: Say) -> None:
         fetch()
     for package in sorted(scratch.glob("*.deb")):
         child.run(["dpkg-deb", "--extract", package, got], what=f"unpacking {package.name.partition('_')[0]}", log=log, say=say)
-    for kept in (got / "usr" / "share", got / "etc", got / "lib", got / "var"):  # services, defaults, the old web pages
-        shutil.rmtree(kept, ignore_errors=True)
+    _moved(got / "usr" / "bin" / "prometheus-alertmanager", got / "usr" / "share" / "prometheus" / "alertmanager")
+    if os.geteuid() == 0 and not TEMPLATES.exists():
+        TEMPLATES.mkdir(parents=True)
+        for text in (got / TEMPLATES.relative_to("/")).glob("*.tmpl"):
+            shutil.copyfile(text, TEMPLATES / text.name)
+    for unused in (got / "usr" / "share", got / "etc", got / "lib", got / "var"):  # services, defaults, the old web pages
+        shutil.rmtree(unused, ignore_errors=True)
     (got / "ok").touch()
     shutil.rmtree(_root(), ignore_errors=True)
     got.rename(_root())
+
+
+def _moved(alertmanager: Path, templates: Path) -> None:
+    """Debian's Alertmanager reads its templates from /usr/share alone. As conda moves programs, it gets another path of the same length:
+    the directory it is started in, which has to be its own (`env -C`), where the templates then lie."""
+    for template in templates.glob("*.tmpl"):
+        template.rename(alertmanager.with_name(template.name))
+    theirs, ours = b"/usr/share/prometheus/alertmanager", b"/proc/self/cwd"
+    alertmanager.write_bytes(alertmanager.read_bytes().replace(theirs, ours.ljust(len(theirs), b"/")))
 
 
 def version(program: str) -> str:
