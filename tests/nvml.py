@@ -1,9 +1,11 @@
-"""An NVML to put in the place of the real one: a card whose power, energy and refusals a test decides."""
+"""An NVML to put in the place of the real one: cards whose power, energy, refusals and end a test decides."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 
 class NVMLError(Exception):
@@ -15,10 +17,15 @@ class NVMLError_NotSupported(NVMLError):
 
 
 class FakeNvml(ModuleType):
-    """`names` are the cards; `power_w` and `energy_j` follow `now`; functions in `refused` are not supported."""
+    """`names` are the cards, `lost` those that fell off the bus; functions in `refused` are not supported.
+
+    `power_w` and `energy_j` follow `now`.
+    """
 
     NVMLError, NVMLError_NotSupported = NVMLError, NVMLError_NotSupported
-    NVML_CLOCK_SM, NVML_TEMPERATURE_GPU = 1, 0
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+    NVML_PERF_POLICY_POWER, NVML_PERF_POLICY_THERMAL = 0, 1
+    nvmlMemory_v2 = 2
 
     def __init__(self, *names: str, now: Callable[[], float] = lambda: 0.0, refused: frozenset[str] = frozenset(),
                  missing: str | None = None) -> None:
@@ -27,8 +34,18 @@ class FakeNvml(ModuleType):
         self.power_w: Callable[[float], float] = lambda t: 300.0
         self.energy_j: Callable[[float], float] = lambda t: 300.0 * t
         self.processes = [SimpleNamespace(pid=7, usedGpuMemory=3 * 2**30), SimpleNamespace(pid=8, usedGpuMemory=2**30)]
+        self.lost: set[int] = set()
         for name in refused:
             setattr(self, name, self._refuse)
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        return partial(self._if_there, found) if name.startswith("nvmlDevice") and callable(found) else found
+
+    def _if_there(self, function: Callable[..., Any], *told: int, **more: int) -> Any:
+        if told and told[0] in self.lost:
+            raise NVMLError("GPU is lost")
+        return function(*told, **more)
 
     @staticmethod
     def _refuse(*_: object) -> None:
@@ -55,11 +72,19 @@ class FakeNvml(ModuleType):
     def nvmlDeviceGetMigMode(self, index: int) -> list[int]:
         return [self.mig, self.mig]
 
-    def nvmlDeviceGetMemoryInfo(self, index: int) -> SimpleNamespace:
-        return SimpleNamespace(total=80 * 2**30, used=5 * 2**30)
+    def nvmlDeviceGetUUID(self, index: int) -> str:
+        return f"GPU-{index:08d}"
+
+    def nvmlDeviceGetMemoryInfo(self, index: int, version: int = 1) -> SimpleNamespace:
+        """What the driver keeps for itself, half a GiB, is used for version 1 and not for version 2."""
+        reserved = 2**29
+        return SimpleNamespace(total=80 * 2**30, used=5 * 2**30 - (version > 1) * reserved, free=75 * 2**30)
 
     def nvmlDeviceGetUtilizationRates(self, index: int) -> SimpleNamespace:
-        return SimpleNamespace(gpu=97)
+        return SimpleNamespace(gpu=97, memory=41)
+
+    def nvmlDeviceGetViolationStatus(self, index: int, policy: int) -> SimpleNamespace:
+        return SimpleNamespace(referenceTime=0, violationTime=7_000_000_000 * (policy == self.NVML_PERF_POLICY_POWER))
 
     def nvmlDeviceGetComputeRunningProcesses(self, index: int) -> list[SimpleNamespace]:
         return self.processes

@@ -46,8 +46,7 @@ class RequestLog:
         self._open()
         held = path.read_bytes()
         self._bytes, self._lines = len(held), held.count(b"\n")
-        if held and not held.endswith(b"\n"):  # a kill cut the last line: it must not cut ours as well
-            self._bytes += os.write(self._file, b"\n")
+        self._cut = bool(held) and not held.endswith(b"\n")  # a kill did that to its last line: it must not happen to ours as well
 
     def add(self, entry: Entry) -> None:
         self._waiting.append(_encode(entry) + b"\n")
@@ -57,19 +56,17 @@ class RequestLog:
     def flush(self) -> None:
         """Write what waits."""
         waiting, self._waiting, self._timer = self._waiting, [], None
-        data = b"".join(waiting)
+        data = b"\n" * self._cut + b"".join(waiting)
         try:
             if self._lines and self._bytes + len(data) > self._most_bytes:
                 self._turn()
-            self._bytes += (written := os.write(self._file, data))
+            written = os.write(self._file, data)
         except OSError:
             self.lost += len(waiting)
             return
-        whole = data.count(b"\n", 0, written)
-        self._lines += whole
-        self.lost += len(waiting) - whole
-        if written < len(data):  # the disk is full: end the line that was cut, when there is room again
-            self._waiting.insert(0, b"\n")
+        whole = max(0, data.count(b"\n", 0, written) - self._cut)
+        self._cut = written < len(data) if written else self._cut  # a disk that is full takes a part
+        self._bytes, self._lines, self.lost = self._bytes + written, self._lines + whole, self.lost + len(waiting) - whole
 
     def close(self) -> None:
         self.flush()
@@ -78,7 +75,8 @@ class RequestLog:
     def _turn(self) -> None:
         older = self._path.with_name(self._path.name + ".1")
         self.lost += older.read_bytes().count(b"\n") if older.exists() else 0
-        self._path.replace(older)
+        if self._path.exists():  # whoever took it away has what it held
+            self._path.replace(older)
         os.close(self._file)
         self._open()
         self._bytes = self._lines = 0
