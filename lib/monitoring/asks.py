@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -73,16 +73,19 @@ MAKERS: dict[str, Callable[[], Maker]] = {"fraud": fraud, "retail": retail, "llm
 
 @dataclass(slots=True)
 class Answer:
-    """What became of one request. Times in s of the monotonic clock; `cached` and `prompt` as the engine counts them, where it does."""
+    """What became of one request. Times in s of the monotonic clock. `status` None: under way; 0: no answer.
+
+    `tokens` of the answer, `prompt` and `cached`: as the engine counts them, where it does.
+    """
 
     due: float
     sent: float
     first: float | None = None
     last: float | None = None
     done: float | None = None
-    status: int = 0
+    status: int | None = None
     error: str | None = None
-    output: int | None = None
+    tokens: int | None = None
     prompt: int | None = None
     cached: int | None = None
 
@@ -94,19 +97,14 @@ class Answer:
         if any(choice.get("text") for choice in told.get("choices", ())):
             self.first, self.last = self.first or at, at
         if usage := told.get("usage"):
-            self.output, self.prompt = usage["completion_tokens"], usage["prompt_tokens"]
+            self.tokens, self.prompt = usage["completion_tokens"], usage["prompt_tokens"]
             self.cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
         if told.get("error"):
             self.error = "error event"
 
-    def line(self, service: str, *, unix_less_monotonic_s: float) -> str:
-        """As the log has it; `t_unix` is when it was sent."""
-        told = {"service": service, "t_unix": round(self.sent + unix_less_monotonic_s, 6), "due_s": self.due, "sent_s": self.sent,
-                "first_s": self.first, "last_s": self.last, "done_s": self.done, "status": self.status, "error": self.error,
-                "output": self.output, "prompt": self.prompt, "cached": self.cached}  # fmt: skip
-        return json.dumps(told) + "\n"
-
-
-def lines(log: str) -> Iterator[dict[str, object]]:
-    """The whole lines of a log, also of one that is still written."""
-    yield from (json.loads(line) for line in log.splitlines(keepends=True) if line.endswith("\n"))
+    def json(self, number: int, service: str, *, unix_less_monotonic_s: float) -> dict[str, object]:
+        """As the log has it, times in unix seconds."""
+        stamps = {name: getattr(self, name) for name in ("due", "sent", "first", "last", "done")}
+        told = {f"{name}_s": at and round(at + unix_less_monotonic_s, 6) for name, at in stamps.items()}
+        return {"n": number, "service": service, **told, "status": self.status, "error": self.error, "tokens": self.tokens,
+                "prompt": self.prompt, "cached": self.cached}  # fmt: skip

@@ -2,8 +2,9 @@
 
 An open loop a service: arrivals from a seeded Poisson process (or evenly spaced), each sent when it is due and never after an answer; a
 service that stands still meets the same arrivals. Bounded in flight, beyond which a request is written down as dropped, not left out.
-Every request is a line of the log, with times of this machine's monotonic clock and one unix stamp: the truth that percentiles from
-buckets are held against. `PUT /plan` changes rates and lengths while it runs, `GET /plan` tells them and what was counted.
+Every request is a line of the log, stamped by the monotonic clock and told in unix seconds (one offset for all): the truth that
+percentiles from buckets are held against. `PUT /plan` changes rates and lengths while it runs, `GET /plan` tells them and what was
+counted, `GET /under-way` what has no line yet.
 
     python -m lib.monitoring.load --gateway http://127.0.0.1:8080 --control 8090 --log load.jsonl [--service fraud …]
 """
@@ -11,11 +12,13 @@ buckets are held against. `PUT /plan` changes rates and lengths while it runs, `
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
+from itertools import count
 from math import isfinite
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -28,6 +31,7 @@ from lib.monitoring.asks import MAKERS, SHARED_TOKENS, Answer, Ask, Maker
 from lib.monitoring.shim import events, serve
 
 MOST_RATE, MOST_BURST, MOST_IN_FLIGHT = 2_000.0, 5_000, 1_024
+MOST_LOG_BYTES = 2**30  # some thirty hours of the default plan; what comes after is counted as "unwritten"
 PATIENCE_S = 30.0  # the gateway gives up long before
 FLUSH_S = 0.2
 DROPPED, UNANSWERED = -1, 0  # what stands in for a status
@@ -72,18 +76,25 @@ class Load:
         self.counts: Counter[str] = Counter()
         self._gateway, self._log, self._makers, self._seed = gateway, log, makers, seed
         self._changed = {name: asyncio.Event() for name in makers}
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking: dict[asyncio.Task[None], tuple[int, str, Answer]] = {}
+        self._numbers, self._written = count(), 0
+        self._unix_less_monotonic_s = time.time() - time.monotonic()  # what uvloop's clock and asyncio's count in
 
     def app(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/plan", self.get)
         app.router.add_put("/plan", self.put)
+        app.router.add_get("/under-way", self.under_way)
         app.cleanup_ctx.append(self._running)
         return app
 
     async def get(self, _: web.Request) -> web.Response:
-        told = {name: {f.name: getattr(flow, f.name) for f in fields(flow)} for name, flow in self.plan.items()}
-        return web.json_response({**told, "counts": dict(self.counts), "in_flight": len(self._asking), "cpu_s": time.process_time()})
+        told = {name: asdict(flow) for name, flow in self.plan.items()}
+        return web.json_response({**told, "counts": dict(self.counts), "under_way": len(self._asking), "cpu_s": time.process_time()})
+
+    async def under_way(self, _: web.Request) -> web.Response:
+        self._log.flush()
+        return web.json_response([self._told(*asking) for asking in self._asking.values()])
 
     async def put(self, request: web.Request) -> web.Response:
         try:
@@ -136,34 +147,42 @@ class Load:
                 self._send(name, due)
 
     def _send(self, name: str, due: float) -> None:
+        number, answer = next(self._numbers), Answer(due, asyncio.get_running_loop().time())
+        if len(self._asking) >= MOST_IN_FLIGHT:
+            answer.status, answer.error = DROPPED, "too many under way"
+            self._write(number, name, answer)
+            return
         flow = self.plan[name]
         ask = self._makers[name](flow.prompt_tokens, flow.output_tokens)
-        if len(self._asking) >= MOST_IN_FLIGHT:
-            self._write(name, Answer(due, due, status=DROPPED, error="too many in flight"))
-            return
-        task = asyncio.create_task(self._ask(name, ask, due))
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
+        task = asyncio.create_task(self._ask(number, name, ask, answer))
+        self._asking[task] = number, name, answer
+        task.add_done_callback(self._asking.pop)
 
-    async def _ask(self, name: str, ask: Ask, due: float) -> None:
+    async def _ask(self, number: int, name: str, ask: Ask, answer: Answer) -> None:
         clock = asyncio.get_running_loop().time
-        answer = Answer(due, clock())
+        answer.sent, status = clock(), UNANSWERED
         try:
             async with self._session.post(ask.path, data=ask.body, headers={"Content-Type": ask.kind}) as response:
-                answer.status = response.status
                 if ask.streamed and response.status == 200:
                     async for event in events(response.content):
                         answer.read(event, clock())
                 else:
                     await response.read()
+                status = response.status
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:  # an answer that cannot be read is none
-            answer.status, answer.error = UNANSWERED, type(error).__name__
-        answer.done = clock()
-        self._write(name, answer)
+            answer.error = type(error).__name__
+        answer.status, answer.done = status, clock()
+        self._write(number, name, answer)
 
-    def _write(self, name: str, answer: Answer) -> None:
+    def _write(self, number: int, name: str, answer: Answer) -> None:
         self.counts[f"{name} {answer.status}"] += 1
-        self._log.write(answer.line(name, unix_less_monotonic_s=time.time() - asyncio.get_running_loop().time()))
+        if self._written > MOST_LOG_BYTES:
+            self.counts["unwritten"] += 1
+        else:
+            self._written += self._log.write(json.dumps(self._told(number, name, answer)) + "\n")
+
+    def _told(self, number: int, name: str, answer: Answer) -> dict[str, object]:
+        return answer.json(number, name, unix_less_monotonic_s=self._unix_less_monotonic_s)
 
     async def _flush(self) -> None:
         while True:

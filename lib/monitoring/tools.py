@@ -29,7 +29,6 @@ PROGRAMS = {
     "node_exporter": (("prometheus-node-exporter", "node_exporter"), "prometheus-node-exporter"),
     "grafana": (("grafana-server", "grafana"), None),
 }
-TEMPLATES = Path("/usr/share/prometheus/alertmanager")  # where Debian's Alertmanager looks for its notices' texts, wherever it lies itself
 PACKAGES = tuple(dict.fromkeys(package for _, package in PROGRAMS.values() if package))
 
 
@@ -40,9 +39,6 @@ def find(program: str) -> Path | Missing:
         if found := shutil.which(name):
             return Path(found)
         if (ours := _root() / "usr" / "bin" / name).exists() and (_root() / "ok").exists():
-            if program == "alertmanager" and not (TEMPLATES / "default.tmpl").exists():
-                return Missing(program, f"Debian's Alertmanager needs {TEMPLATES}, which only root can make: as root, python -m "
-                                        "lib.monitoring.tools; or install prometheus-alertmanager, and disable its service")
             return ours
     how = f"python -m lib.monitoring.tools fetches it from Debian's package {package}" if package else "Debian has no package of it"
     return Missing(program, f"{program} is not on this machine; {how}")
@@ -84,10 +80,6 @@ def _unpack(scratch: Path, say: Say) -> None:
     for package in sorted(scratch.glob("*.deb")):
         child.run(["dpkg-deb", "--extract", package, got], what=f"unpacking {package.name.partition('_')[0]}", log=log, say=say)
     _moved(got / "usr" / "bin" / "prometheus-alertmanager", got / "usr" / "share" / "prometheus" / "alertmanager")
-    if os.geteuid() == 0 and not TEMPLATES.exists():
-        TEMPLATES.mkdir(parents=True)
-        for text in (got / TEMPLATES.relative_to("/")).glob("*.tmpl"):
-            shutil.copyfile(text, TEMPLATES / text.name)
     for unused in (got / "usr" / "share", got / "etc", got / "lib", got / "var"):  # services, defaults, the old web pages
         shutil.rmtree(unused, ignore_errors=True)
     (got / "ok").touch()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,9 +34,11 @@ class Notice:
     starts_s: float
     ends_s: float | None
 
-    @property
-    def fires(self) -> bool:
-        return self.status == "firing"
+    def json(self, *, since: float = 0.0) -> dict[str, Any]:
+        """For a record; times in s after `since` (unix)."""
+        starts, ends = (None if at is None else round(at - since, 4) for at in (self.starts_s, self.ends_s))
+        return {"at_s": round(self.at_s - since, 4), "receiver": self.receiver, "alert": self.alert, "labels": dict(self.labels),
+                "status": self.status, "starts_s": starts, "ends_s": ends}  # fmt: skip
 
 
 class Notices:
@@ -59,19 +61,15 @@ class Notices:
     def since(self, at_s: float = 0.0) -> list[Notice]:
         """Those that arrived at `at_s` (unix) or later."""
         with self._news:
-            return [notice for notice in self._kept if notice.at_s >= at_s]
+            return self._since(at_s)
 
-    def wait_for(self, wanted: Callable[[Notice], bool], timeout_s: float, *, since_s: float = 0.0) -> Notice | None:
-        """The first wanted one that arrived at `since_s` or later, awaited for `timeout_s`; None when none came."""
-        until_s = time.monotonic() + timeout_s
+    def wait_for(self, enough: Callable[[Sequence[Notice]], bool], timeout_s: float, *, since: float = 0.0) -> bool:
+        """Wait until those that arrived at `since` or later are `enough`, for `timeout_s`; whether they were."""
         with self._news:
-            while True:
-                for notice in self._kept:
-                    if notice.at_s >= since_s and wanted(notice):
-                        return notice
-                if (left_s := until_s - time.monotonic()) <= 0:
-                    return None
-                self._news.wait(left_s)
+            return self._news.wait_for(lambda: enough(self._since(since)), timeout_s)
+
+    def _since(self, at_s: float) -> list[Notice]:
+        return [notice for notice in self._kept if notice.at_s >= at_s]
 
 
 @contextmanager

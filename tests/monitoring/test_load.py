@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.monitoring import load
-from lib.monitoring.asks import Answer, Ask, lines
+from lib.monitoring.asks import Answer, Ask
 from lib.monitoring.load import DEFAULT, MOST_BURST, MOST_RATE, Flow, Load
 
 STREAM = [{"choices": [{"text": ""}]}, {"choices": [{"text": "a"}]}, {"choices": [{"text": "b"}]},
@@ -46,6 +46,10 @@ class Gateway:
         return answer
 
 
+def lines(log: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in log.getvalue().splitlines()]
+
+
 @asynccontextmanager
 async def loaded(log: io.StringIO) -> AsyncIterator[tuple[TestClient[web.Request, web.Application], Gateway]]:
     gateway, app = Gateway(), web.Application()
@@ -71,7 +75,9 @@ def test_an_open_loop_does_not_wait_for_answers() -> None:
             await planned(client, fraud={"rate": 100, "even": True}, llm={"rate": 0})
             await asyncio.sleep(1)
             assert 80 <= len(gateway.heard) <= 101, "as many as were due, though none was answered"
-            assert not any(row["service"] == "llm" for row in lines(log.getvalue()))
+            under_way = await (await client.get("/under-way")).json()
+            assert len(under_way) >= 80 and {row["status"] for row in under_way} == {None}
+            assert lines(log) == [], "what has no end has no line"
 
     asyncio.run(course())
 
@@ -86,10 +92,10 @@ def test_every_request_is_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
             await planned(client, fraud={"rate": 0}, llm={"rate": 0}, burst={"fraud": 8})
             await asyncio.sleep(0.2)
             told = await (await client.get("/plan")).json()
-            assert (told["counts"], told["in_flight"]) == ({"fraud -1": 3}, 5)
+            assert (told["counts"], told["under_way"]) == ({"fraud -1": 3}, 5)
 
     asyncio.run(course())
-    assert [row["error"] for row in lines(log.getvalue())] == ["too many in flight"] * 3
+    assert [row["error"] for row in lines(log)] == ["too many under way"] * 3
 
 
 def test_a_stream_is_stamped_at_its_first_and_last_token() -> None:
@@ -101,8 +107,8 @@ def test_a_stream_is_stamped_at_its_first_and_last_token() -> None:
             await asyncio.sleep(0.4)
 
     asyncio.run(course())
-    (row,) = lines(log.getvalue())
-    assert (row["status"], row["output"], row["prompt"], row["cached"]) == (200, 2, 48, 24)
+    (row,) = lines(log)
+    assert (row["status"], row["tokens"], row["prompt"], row["cached"]) == (200, 2, 48, 24)
     sent, first, last, done = (float(row[name]) for name in ("sent_s", "first_s", "last_s", "done_s"))  # type: ignore[arg-type]
     assert sent + 0.02 <= first < first + 0.01 < last < last + 0.02 < done
 
@@ -147,7 +153,6 @@ def test_a_wrong_plan_changes_nothing(plan: object) -> None:
     asyncio.run(course())
 
 
-def test_an_answer_is_a_line() -> None:
-    row = json.loads(Answer(1.0, 1.5, status=200, done=2.0).line("fraud", unix_less_monotonic_s=1000.0))
-    assert (row["t_unix"], row["service"], row["first_s"]) == (1001.5, "fraud", None)
-    assert list(lines('{"a":1}\n{"b"')) == [{"a": 1}]
+def test_an_answer_is_told_in_unix_seconds() -> None:
+    row = Answer(1.0, 1.5, status=200, done=2.0).json(7, "fraud", unix_less_monotonic_s=1000.0)
+    assert (row["n"], row["due_s"], row["sent_s"], row["first_s"], row["done_s"]) == (7, 1001.0, 1001.5, None, 1002.0)

@@ -1,0 +1,181 @@
+"""How each program of the stand is started: a command for a port, what says that it is ready, and where it keeps things.
+
+All on loopback, all below one folder. What this machine lacks is refused with a reason (Skipped).
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+
+from lib import process
+from lib.install import Missing
+from lib.measured import Skipped
+from lib.monitoring import tools
+from lib.monitoring.asks import MODEL
+from lib.monitoring.timing import Timing
+from lib.process import Died, Process
+
+PORTS = {"gateway": 8080, "fraud": 8000, "retail": 8010, "llm": 8081, "shim": 8082, "load": 8090, "redis": 6390, "node": 9100, "gpu": 9400,
+         "prometheus": 9090, "alertmanager": 9093, "grafana": 3000}  # fmt: skip
+CONTEXT, SLOTS = 1024, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """`argv(port)` starts it; `health`: a path that answers 200 once it is ready, None where listening is enough."""
+
+    name: str
+    argv: Callable[[int], Sequence[str | Path]]
+    health: str | None = "/metrics"
+    env: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float = 60.0
+
+
+@contextmanager
+def started(program: Program, port: int, logs: Path) -> Iterator[Process]:
+    """Run it on exactly this port until the block is left. Raises Died."""
+    logs.mkdir(parents=True, exist_ok=True)
+    log = logs / f"{program.name}-{port}.log"
+    with process.guarded([str(word) for word in program.argv(port)], program.env, log, 4) as guard:
+        if program.health is not None:
+            yield process._ready(program.name, port, log, guard, program.health, program.timeout_s)
+            return
+        began = monotonic()
+        while (pid := process._served_by(guard, port)) is None:
+            if guard.poll() is not None or monotonic() - began > program.timeout_s:
+                raise Died(f"{program.name} does not listen on port {port}: {process.last_lines(log)}")
+            sleep(0.02)
+        yield Process(program.name, port, pid, monotonic() - began, log, guard)
+
+
+# --- what is watched ---
+
+
+def redis(folder: Path) -> Program:
+    if (found := shutil.which("redis-server")) is None:
+        raise Skipped("redis-server is not installed on this machine")
+    words = ("--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder))
+    return Program("redis", lambda port: (found, "--port", str(port), *words), health=None)
+
+
+def fraud(folder: Path, redis_port: int | None, *options: str) -> Program:
+    """With its windows in Redis where there is one; a journal for each port, for two instances may run at a time."""
+    from lib.pipelines.fraud import model
+
+    if isinstance(lacks := model.ready(), Missing):
+        raise Skipped(lacks.reason)
+    store = () if redis_port is None else ("--redis-url", f"redis://127.0.0.1:{redis_port}/0")
+    return _ours("fraud", "lib.pipelines.fraud.service", lambda port: ("--journal", folder / f"decisions-{port}.sqlite", *store, *options),
+                 health="/readyz")  # fmt: skip
+
+
+def retail(clip: Path) -> Program:
+    """One camera that plays `clip`, a copy of ours: a drill may break it."""
+    from lib.pipelines.retail.session import shop
+    from lib.vision.yolo import NotReady
+
+    try:
+        shutil.copyfile(shop().clip, clip)
+    except NotReady as lacks:
+        raise Skipped(str(lacks)) from lacks
+    options = ("--clip", f"own={clip}", "--cameras", "1", "--fps", "5", "--threads", "1")
+    return _ours("retail", "lib.pipelines.retail.service", lambda _: options, health="/readyz", timeout_s=120)
+
+
+@dataclass(frozen=True, slots=True)
+class Llm:
+    """An LLM server: what its engine is called, and how many bytes of weights a step reads."""
+
+    program: Program
+    engine: str
+    weights_bytes: int
+
+
+def llm(engine: str) -> Llm:
+    """`engine`: llamacpp (INT4) or vllm (16 bit); a thread, prefix cache on."""
+    from lib.llm import weights
+    from lib.llm.contender import ENGINES
+    from lib.llm.engines.engine import Options, Spec, Unavailable
+    from lib.llm.model import load
+
+    made = ENGINES[engine]
+    precision, extra = ("INT4", ()) if engine == "llamacpp" else ("16-bit", ("--enable-prompt-tokens-details",))
+    try:
+        if (lacks := made.available()) is not None:
+            raise Unavailable(lacks)
+        family = weights.family(MODEL)
+        spec = Spec(load(family), precision, context=CONTEXT, slots=SLOTS, options=Options(prefix_cache=True), extra=extra)
+        env, weights_bytes = made.command(spec, 0).env, spec.model.weights_bytes(made.stored(spec))
+    except (weights.NotReady, Unavailable) as why:
+        raise Skipped(str(why)) from why
+    program = Program("llm", lambda port: made.command(spec, port).argv, health=made.HEALTH, env=env, timeout_s=600)
+    return Llm(program, made.NAME, weights_bytes)
+
+
+# --- what stands between and asks ---
+
+
+def shim(upstream_port: int) -> Program:
+    return _ours("shim", "lib.monitoring.shim", lambda _: ("--upstream", f"http://127.0.0.1:{upstream_port}"), health="/-/toxic")
+
+
+def gateway(routes: Mapping[str, int], log: Path) -> Program:
+    told = [word for service, port in routes.items() for word in ("--route", f"{service}=http://127.0.0.1:{port}")]
+    return _ours("gateway", "lib.monitoring.gateway", lambda _: (*told, "--log", log, "--model", MODEL), health="/healthz")
+
+
+def load(gateway_port: int, log: Path, services: Sequence[str]) -> Program:
+    """Its control port is its port."""
+    told = [word for service in services for word in ("--service", service)]
+    words = ("--gateway", f"http://127.0.0.1:{gateway_port}", "--log", str(log), *told)
+    return Program("load", lambda port: (sys.executable, "-m", "lib.monitoring.load", "--control", str(port), *words), health="/plan")
+
+
+# --- what watches ---
+
+COLLECTORS = ("cpu", "loadavg", "meminfo", "pressure", "stat", "textfile")
+
+
+def node(textfiles: Path) -> Program:
+    asked = [f"--collector.{name}" for name in COLLECTORS]
+    found = _tool("node_exporter")
+    return Program("node", lambda port: (found, f"--web.listen-address=127.0.0.1:{port}", "--collector.disable-defaults", *asked,
+                                         f"--collector.textfile.directory={textfiles}"))  # fmt: skip
+
+
+def gpu() -> Program:
+    return _ours("gpu", "lib.monitoring.gpu_exporter", lambda _: (), health="/metrics")
+
+
+def prometheus(folder: Path, timing: Timing) -> Program:
+    """A drill is as quick in noticing targets that move, and as forgetful."""
+    found, quick_ms = _tool("prometheus"), round(1000 * max(0.2, timing.seconds("5s")))
+    return Program("prometheus", lambda port: (
+        found, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}", f"--query.lookback-delta={timing.wait('5m')}",
+        f"--scrape.discovery-reload-interval={quick_ms}ms", "--log.level=warn"), health="/-/ready")  # fmt: skip
+
+
+def alertmanager(folder: Path) -> Program:
+    """Alone: without the gossip that would listen on every interface. Where tools.py unpacked it, its templates lie beside it."""
+    found = _tool("alertmanager")
+    return Program("alertmanager", lambda port: (
+        "env", "-C", found.parent, found, f"--config.file={folder / 'alertmanager.yml'}", f"--storage.path={folder / 'alertmanager'}",
+        "--cluster.listen-address=", f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"), health="/-/ready")  # fmt: skip
+
+
+def _tool(name: str) -> Path:
+    if isinstance(found := tools.find(name), Missing):
+        raise Skipped(found.reason)
+    return found
+
+
+def _ours(name: str, module: str, options: Callable[[int], Sequence[str | Path]], *, health: str, timeout_s: float = 60) -> Program:
+    command = (sys.executable, "-m", module, "--port")
+    return Program(name, lambda port: (*command, str(port), *options(port)), health=health, timeout_s=timeout_s)
