@@ -54,8 +54,8 @@ def machine() -> dict[str, Any]:
                Ask("gpu:power_watts", "GPU {{gpu}}"), height=5, empty=NO_GPU, runbook=["GpuThrottled"]),
         course("Throttled", "percentunit",
                "Share of time in which power or heat held the clocks down.",
-               Ask("gpu:throttled:ratio", "GPU {{gpu}} {{cause}}"), steps=[Step(0.1, ORANGE), Step(0.5, RED)], most=1, height=5, empty=NO_GPU,
-               runbook=["GpuThrottled"]),
+               Ask("gpu:throttled:ratio", "GPU {{gpu}} {{cause}}"), steps=[Step(0.1, ORANGE), Step(0.5, RED)], most=1,
+               height=5, empty=NO_GPU, runbook=["GpuThrottled"]),
     ]  # fmt: skip
     host = [
         course("CPU busy", "percentunit",

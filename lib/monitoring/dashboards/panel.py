@@ -82,7 +82,8 @@ def states(title: str, says: str, *asks: Ask, width: int = 24, height: int = 7, 
     return (
         statetimeline.Panel().title(title).description(says).unit("none").height(height).span(width).links(_links(runbook)).no_value(empty)
         .datasource(models.DataSourceRef(type_val="prometheus", uid=SOURCE)).thresholds(_thresholds(()))
-        .mappings([models.ValueMap(options=mapped)]).merge_values(True).show_value(shapes.VisibilityMode.NEVER).row_height(0.8)
+        .mappings([models.ValueMap(options=mapped)]).merge_values(True).show_value(shapes.VisibilityMode.NEVER)
+        .row_height(0.8).fill_opacity(70).line_width(0)
         .color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
         .legend(common.VizLegendOptions().display_mode(shapes.LegendDisplayMode.LIST).placement(shapes.LegendPlacement.BOTTOM).show_legend(True))
         .targets(_targets(asks))

@@ -73,7 +73,8 @@ def services() -> dict[str, Any]:
                Ask(stages.format("retail"), "{{stage}}"), log=True, runbook=["RetailFreshnessBudgetBurn"]),
         course("Age of a frame", "s",
                "p95 of a frame's age when its people were counted. Above 0.5 s the count is of the past.",
-               Ask("retail:frame_age_seconds:p95", "p95"), empty="no frames", steps=[Step(0.5, RED)], runbook=["RetailFreshnessBudgetBurn"]),
+               Ask("retail:frame_age_seconds:p95", "p95"), empty="no frames", steps=[Step(0.5, RED)],
+               runbook=["RetailFreshnessBudgetBurn"]),
     ]  # fmt: skip
     saturation = [
         course("In flight", "none",
