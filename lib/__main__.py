@@ -11,6 +11,7 @@ from rich.console import Console
 
 from lib import home, install, machine, readme, report
 from lib.llm import contender, weights
+from lib.monitoring import tools
 from lib.pipelines.fraud import model as fraud
 from lib.session import MODES, PROFILES
 from lib.vision import classifier, yolo
@@ -19,7 +20,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
                   help="AI inference, measured: engines, pipelines and their cost, as notebooks.")
 console = Console(stderr=True)
 EMBEDDED = "smollm2-135m"
-MODELS = ((("01", "03"), fraud), (("02", "03"), yolo), (("03",), classifier))  # which notebooks want which model
+MODELS = ((("01", "03", "20"), fraud), (("02", "03", "20"), yolo), (("03",), classifier))  # which notebooks want which model
 
 Only = Annotated[list[str], typer.Option("--only", help="Notebook by name or number; may be given again.", show_default="all")]
 Profile = Annotated[str, typer.Option(help=" | ".join(PROFILES))]
@@ -42,6 +43,10 @@ def run(only: Only = [], profile: Profile = "quick", mode: Mode = "auto", engine
             _provision(install.names("fraud"))  # the servers of the bake-off, the baseline's environment
         if any(path.stem.startswith("03") for path in paths):
             _provision(install.names("cost"))
+        if any(path.stem.startswith("20") for path in paths):
+            _prepare_llm(["llamacpp"], EMBEDDED, must=mode == "live")
+            if (lacks := tools.provide(say=_say)) is not None:
+                _say(f"Nothing is drilled here: {lacks.reason}")
         for numbers, model_of in MODELS:
             if any(path.stem.startswith(numbers) for path in paths):
                 _build(model_of, must=mode == "live")

@@ -24,11 +24,12 @@ def courses(points: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def _course(point: Mapping[str, Any]) -> dict[str, Any]:
     facts = point["facts"]
-    fired = [n for n in facts["notices"] if n["status"] == "firing" and n["at_s"] >= 0]
+    fired = [n for n in facts["notices"] if n["status"] == "firing" and n["at_s"] >= facts["asked_s"]]
     first = min(fired, key=lambda n: n["at_s"], default=None)
     right = min((n for n in fired if n["alert"] in facts["right"]), key=lambda n: n["at_s"], default=None)
     over = [n["at_s"] for n in facts["notices"] if n["status"] == "resolved" and right and n["alert"] == right["alert"]]
-    due = facts["due"] or {}
+    due = facts["due"] or {"alerts": {}}
+    end = due["alerts"].get(right["alert"], {}) if right else {}
     at_s = right["at_s"] if right else None
     # Alerts of one evaluation arrive in any order: what came in the same one is not earlier.
     together = [n["alert"] for n in fired if first and n["at_s"] - first["at_s"] < facts["evaluation_s"]]
@@ -39,7 +40,7 @@ def _course(point: Mapping[str, Any]) -> dict[str, Any]:
         "due_s": due.get("at_s"), "slack_s": due.get("slack_s"), "by": due.get("by"),
         "as_due": None if at_s is None or due.get("at_s") is None else abs(at_s - due["at_s"]) <= due["slack_s"],
         "undone_s": facts["undone_s"], "over_s": max(over) - facts["undone_s"] if over else None,
-        "over_due_s": due.get("over_s"), "over_slack_s": due.get("over_slack_s"),
+        "over_due_s": end.get("over_s"), "over_slack_s": end.get("over_slack_s"),
         "before": facts["before"], "during": facts["during"], "witness": facts["witness"], "alarms": len({n["alert"] for n in fired}),
     }  # fmt: skip
 
@@ -51,12 +52,13 @@ def share(hits: int, n: int, *, confidence: float = 0.95) -> dict[str, float]:
 
 
 def moved(shown: pd.DataFrame, *, cleared_s: float) -> pd.DataFrame:
-    """dashboard, panel, moved: whether a series of it left its calm range while the fault lasted, came or went. `shown`: as the drill keeps it.
+    """dashboard, panel, moved: whether a series of it left its calm range while the fault lasted, came or went.
 
-    Spread is the calm's 5 to 95 % range; a jump has to last for FEWEST steps.
+    `shown`: as the drill keeps it. Spread is the calm's 5 to 95 % range; a jump has to last for FEWEST steps.
     """
-    return pd.DataFrame([{"dashboard": board, "panel": panel, "moved": any(_left(one, cleared_s) for _, one in rows.groupby(["ref", "series"]))}
-                         for (board, panel), rows in shown.groupby(["dashboard", "panel"], sort=False)])  # fmt: skip
+    left = [(board, panel, any(_left(one, cleared_s) for _, one in rows.groupby(["ref", "series"])))
+            for (board, panel), rows in shown.groupby(["dashboard", "panel"], sort=False)]  # fmt: skip
+    return pd.DataFrame(left, columns=["dashboard", "panel", "moved"])
 
 
 def _left(one: pd.DataFrame, cleared_s: float) -> bool:
@@ -81,7 +83,7 @@ def _happened(point: Mapping[str, Any], pending: pd.DataFrame) -> Iterator[dict[
     if not facts["control"]:
         yield {**same, "kind": "fault", "alert": "", "from_s": 0.0, "to_s": facts["undone_s"]}
     for told, rows in pending[pending["series"].str.contains('alertstate="pending"')].groupby("series"):
-        name = told.split('alertname="')[1].split('"')[0]
+        name = str(told).split('alertname="')[1].split('"')[0]
         yield {**same, "kind": "pending", "alert": name, "from_s": rows["t_s"].min(), "to_s": rows["t_s"].max()}
     for notice in facts["notices"]:
         yield {**same, "kind": notice["status"], "alert": notice["alert"], "from_s": notice["at_s"], "to_s": notice["at_s"]}

@@ -18,7 +18,7 @@ from lib.monitoring.prometheus import Client, series
 from lib.monitoring.timing import Timing
 
 SHORT = timedelta(minutes=5)  # what is read over no more than this fills itself while a scenario is calm
-STEP_SCRAPES = 4  # one sample for so many scrapes is enough for windows of half an hour and more
+STEP_SCRAPES = 3  # a sample for so many scrapes is enough for windows of half an hour and more
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def _long(node: Any, inside: str) -> Iterator[tuple[str, str]]:
         if node.range > SHORT:
             yield inside, node.vector_selector.prettify()
         return
-    if isinstance(node, promql.SubqueryExpr) and node.range > SHORT:
+    if isinstance(node, promql.SubqueryExpr) and node.range and node.range > SHORT:
         yield from ((inside, selector.prettify()) for selector in _selectors(node.expr))
         return
     inside = node.func.name if isinstance(node, promql.Call) else inside

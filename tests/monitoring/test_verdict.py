@@ -15,18 +15,18 @@ from lib.monitoring import verdict
 def point(*notices: tuple[float, str, str], right: tuple[str, ...] = ("Right",), due: dict[str, Any] | None = None,
           control: bool = False) -> dict[str, Any]:
     told = [{"at_s": at, "alert": alert, "status": status} for at, alert, status in notices]
-    facts = {"notices": told, "right": list(right), "control": control, "does": "breaks", "due": due, "undone_s": 10.0, "evaluation_s": 0.5,
-             "before": 0.0, "during": 1.0, "witness": "seen"}  # fmt: skip
+    facts = {"notices": told, "right": list(right), "control": control, "does": "breaks", "due": due, "undone_s": 10.0,
+             "evaluation_s": 0.5, "asked_s": -0.1, "before": 0.0, "during": 1.0, "witness": "seen"}  # fmt: skip
     return {"scenario": "a fault", "round": 0, "facts": facts}
 
 
-DUE = {"at_s": 3.0, "slack_s": 1.0, "by": "burn", "over_s": 3.0, "over_slack_s": 2.0}
+DUE = {"at_s": 3.0, "slack_s": 1.0, "by": "Right", "alerts": {"Right": {"at_s": 3.0, "slack_s": 1.0, "over_s": 3.0, "over_slack_s": 2.0}}}
 
 
 def test_the_right_alert_first_and_in_time() -> None:
     row = verdict.courses([point((2.5, "Right", "firing"), (6, "Other", "firing"), (14, "Right", "resolved"), due=DUE)]).iloc[0]
     assert row["detected"] and row["right_first"] and row["as_due"] and row["first"] == "Right"
-    assert row["at_s"] == 2.5 and row["over_s"] == 4.0 and row["alarms"] == 2
+    assert row["at_s"] == 2.5 and row["over_s"] == 4.0 and row["over_due_s"] == 3.0 and row["alarms"] == 2
 
 
 def test_the_wrong_alert_first() -> None:
@@ -53,7 +53,8 @@ def test_shares_have_exact_intervals() -> None:
 
 def shown(*values: float, panel: str = "p", calm: tuple[float, ...] = (10, 11, 10, 9, 10, 10)) -> pd.DataFrame:
     value = [*calm, *values]
-    return pd.DataFrame({"dashboard": "d", "panel": panel, "ref": "A", "series": "s", "t_s": np.arange(len(value)) - len(calm) + 0.5, "value": value})
+    t_s = np.arange(len(value)) - len(calm) + 0.5
+    return pd.DataFrame({"dashboard": "d", "panel": panel, "ref": "A", "series": "s", "t_s": t_s, "value": value})
 
 
 def test_a_panel_moves_when_it_leaves_its_calm() -> None:
@@ -67,8 +68,9 @@ def test_a_panel_moves_when_it_leaves_its_calm() -> None:
 
 
 def test_the_timeline_has_what_happened() -> None:
-    pending = pd.DataFrame({"series": ['ALERTS{alertname="Right",alertstate="pending"}'] * 2 + ['ALERTS{alertname="Right",alertstate="firing"}'],
-                            "t_s": [1.0, 1.5, 2.0], "value": 1.0})
+    states = ("pending", "pending", "firing")
+    pending = pd.DataFrame({"series": [f'ALERTS{{alertname="Right",alertstate="{state}"}}' for state in states],
+                            "t_s": [1.0, 1.5, 2.0], "value": 1.0})  # fmt: skip
     told = verdict.timeline([point((2.2, "Right", "firing"), (12, "Right", "resolved"))], {("a fault", 0): pending})
     assert told["kind"].tolist() == ["fault", "pending", "firing", "resolved"]
     assert told.loc[told["kind"] == "pending", ["from_s", "to_s"]].to_numpy().tolist() == [[1.0, 1.5]]

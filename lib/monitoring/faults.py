@@ -1,0 +1,261 @@
+"""What goes wrong in a drill, and what only looks like it: each injected for real, seen by a witness that is not Prometheus, and undone.
+
+A fault names the alert that ought to come first, from its runbook: the one that says what is wrong, not merely that something is. Controls
+name none. What this machine cannot do (memory that is not there to be filled) is refused with a reason and becomes a row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import psutil
+
+from lib import process
+from lib.home import logs
+from lib.measured import Skipped
+from lib.monitoring import witness
+from lib.monitoring.stand import Stand
+from lib.monitoring.witness import Witness
+
+Injected: TypeAlias = contextlib.AbstractContextManager[object]
+WRONG = "drill-0000"  # a version that nobody deployed
+SPARE_BYTES = 2**30  # left to the rest of the machine when memory is filled
+DELAY_S = 1.5  # half as long again as the first token may take
+FLOOD = 50  # completions at once, within what the gateway lets be in flight
+PAUSE_S = 0.2  # shorter than what the service grants Redis: slow, not lost
+TOKENS_TIMES = 4
+LOW_MEMORY, FILLED_TO = 0.1, 0.07  # shares of memory that are available: an alert's threshold, and what is left
+# Evenly spaced, so that a forecast does not have to guess how many requests a second brings.
+USUAL: Mapping[str, dict[str, Any]] = {
+    "fraud": {"rate": 40.0, "even": True}, "retail": {"rate": 1.0, "even": True},
+    "llm": {"rate": 4.0, "even": True, "prompt_tokens": 48, "output_tokens": 12},
+}  # fmt: skip
+NO_LOAD = {name: {**flow, "rate": 0.0} for name, flow in USUAL.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`right`: alerts of which one ought to come first, none in a control. `hold_s`: how long it lasts at most, where no alert comes."""
+
+    name: str
+    what: str
+    service: str
+    right: tuple[str, ...]
+    inject: Callable[[Stand], Injected]
+    sees: Witness
+    hold_s: float = 16.0
+
+    @property
+    def control(self) -> bool:
+        return not self.right
+
+
+# --- how each is done ---
+
+
+def _toxic(**toxic: object) -> Callable[[Stand], Injected]:
+    @contextlib.contextmanager
+    def injected(stand: Stand) -> Iterator[None]:
+        stand.shim.toxic(**toxic)
+        try:
+            yield
+        finally:
+            stand.shim.toxic()
+
+    return injected
+
+
+def _plan(**changes: Any) -> Callable[[Stand], Injected]:
+    @contextlib.contextmanager
+    def injected(stand: Stand) -> Iterator[None]:
+        stand.load.plan(changes)
+        try:
+            yield
+        finally:
+            stand.load.plan(USUAL)
+
+    return injected
+
+
+def _killed(name: str) -> Callable[[Stand], Injected]:
+    @contextlib.contextmanager
+    def injected(stand: Stand) -> Iterator[None]:
+        os.kill(stand.pid(name), signal.SIGKILL)
+        try:
+            yield
+        finally:
+            stand.restart(name)
+
+    return injected
+
+
+def _stopped(name: str) -> Callable[[Stand], Injected]:
+    """It hangs: its sockets are open, and nobody is behind them."""
+
+    @contextlib.contextmanager
+    def injected(stand: Stand) -> Iterator[None]:
+        pid = stand.pid(name)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    return injected
+
+
+def _stress(*options: str) -> Callable[[Stand], Injected]:
+    @contextlib.contextmanager
+    def injected(stand: Stand) -> Iterator[None]:
+        if (found := shutil.which("stress-ng")) is None:
+            raise Skipped("stress-ng is not installed on this machine")
+        with process.guarded((found, "--quiet", *options), {}, logs() / "stress-ng.log", 2):
+            yield
+
+    return injected
+
+
+@contextlib.contextmanager
+def _memory(stand: Stand) -> Iterator[list[float]]:
+    """Fill memory; yields when less than LOW_MEMORY was available first, once it was. The filler is the first that the kernel would end."""
+    memory = psutil.virtual_memory()
+    left = FILLED_TO * memory.total
+    if left < SPARE_BYTES:
+        raise Skipped(f"{FILLED_TO:.0%} of {memory.total / 2**30:.1f} GiB is too little to leave to a machine that is in use")
+    low: list[float] = []
+
+    def look() -> None:
+        if not low and psutil.virtual_memory().available < LOW_MEMORY * memory.total:
+            low.append(time.time())
+
+    filled = str(int(memory.available - left))
+    filler = _stress("--vm", "1", "--vm-bytes", filled, "--vm-keep", "--vm-method", "zero-one", "--vm-populate", "--oomable")
+    with filler(stand), _repeated(0.02, look):
+        yield low
+
+
+@contextlib.contextmanager
+def _slow_redis(stand: Stand) -> Iterator[None]:
+    """Every command waits for up to PAUSE_S: Redis pauses its clients again and again, as a store does that is short of I/O."""
+    pause = ("CLIENT", "PAUSE", str(round(PAUSE_S * 1000)), "ALL")
+    with stand.redis_cli() as redis, _repeated(PAUSE_S + 0.01, lambda: redis.execute_command(*pause)):
+        yield
+
+
+@contextlib.contextmanager
+def _repeated(every_s: float, act: Callable[[], object]) -> Iterator[None]:
+    import threading
+
+    over = threading.Event()
+
+    def go() -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError):
+                act()
+            over.wait(every_s)
+
+    thread = threading.Thread(target=go, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _another_model(**changed: object) -> Callable[[Stand], Injected]:
+    """The fraud service deployed with a model whose description differs: a version nobody asked for, a calibration that is flat."""
+
+    @contextlib.contextmanager
+    def injected(stand: Stand) -> Iterator[None]:
+        from lib.pipelines.fraud import model
+
+        root = model.load().root
+        copy = stand.folder / f"model-{'-'.join(changed)}"
+        if not copy.exists():
+            copy.mkdir()
+            for file in root.iterdir():
+                (copy / file.name).symlink_to(file) if file.name != "ok.json" else None
+            (copy / "ok.json").write_text(json.dumps({**json.loads((root / "ok.json").read_text()), **changed}))
+        stand.replace("fraud", "--model", str(copy))
+        try:
+            yield
+        finally:
+            stand.replace("fraud")
+
+    return injected
+
+
+@contextlib.contextmanager
+def _camera_lost(stand: Stand) -> Iterator[None]:
+    """The camera's footage is cut off: reading fails, and so does opening it again."""
+    clip = stand.clip
+    kept = clip.with_suffix(".kept")
+    shutil.copyfile(clip, kept)
+    os.truncate(clip, 0)
+    try:
+        yield
+    finally:
+        shutil.copyfile(kept, clip)
+
+
+@contextlib.contextmanager
+def _deployed(stand: Stand) -> Iterator[None]:
+    stand.replace("fraud")
+    yield
+
+
+@contextlib.contextmanager
+def _nothing(_: Stand) -> Iterator[None]:
+    yield
+
+
+SCENARIOS = (
+    Scenario("added latency", f"the way to the engine takes {DELAY_S} s longer", "llm", ("LlmTtftBudgetBurn", "TtftRegression"),
+             _toxic(delay_s=DELAY_S), witness.ttft_p50),
+    Scenario("error burst", "every second completion is answered 500", "llm", ("ErrorBurst", "LlmAvailabilityBudgetBurn"),
+             _toxic(error_every=2), witness.failed("llm")),
+    Scenario("engine killed", "kill -9 of the LLM server", "llm", ("TargetDown",), _killed("llm"), witness.failed("llm")),
+    Scenario("engine hung", "the LLM server is stopped, its port stays open", "llm", ("EngineStalled", "TargetDown"), _stopped("llm"),
+             witness.unanswered("llm")),
+    Scenario("queue flood", f"{FLOOD} completions at once", "llm", ("QueueGrowing", "LlmTtftBudgetBurn"), _plan(burst={"llm": FLOOD}),
+             witness.waiting),
+    Scenario("processors starved", "stress-ng: eight busy workers a processor", "host", ("HostCpuSaturated",),
+             _stress("--cpu", str(8 * (os.cpu_count() or 1))), witness.pressure),
+    Scenario("memory pressure", f"stress-ng fills memory but for {FILLED_TO:.0%}", "host", ("HostMemoryLow",), _memory, witness.memory),
+    Scenario("constant scores", "the fraud model is deployed with a flat calibration", "fraud", ("ScoreDrift",),
+             _another_model(a=0.0), witness.one_score),
+    Scenario("no prediction", "completions are answered 200, and empty", "llm", ("SilentFailure",), _toxic(empty=True),
+             witness.empty("llm")),
+    Scenario("exporter gone", "kill -9 of node_exporter", "host", ("TargetDown",), _killed("node"), witness.silent("node")),
+    Scenario("slow dependency", f"Redis lets its clients wait for up to {PAUSE_S} s", "fraud", ("FraudLatencyBudgetBurn",), _slow_redis,
+             witness.slow("fraud", 0.1)),
+    Scenario("dependency lost", "kill -9 of Redis", "fraud", ("ErrorBurst", "FraudAvailabilityBudgetBurn"), _killed("redis"),
+             witness.failed("fraud")),
+    Scenario("wrong version", "another fraud model is deployed than was meant", "fraud", ("ModelVersionUnexpected",),
+             _another_model(version=WRONG), witness.another_version(WRONG)),
+    Scenario("token jump", f"prompts and answers {TOKENS_TIMES} times as long", "llm", ("TokenCostSpike",),
+             _plan(llm={"rate": 1.0, "prompt_tokens": 48 * TOKENS_TIMES, "output_tokens": 12 * TOKENS_TIMES}), witness.tokens),
+    Scenario("camera lost", "the camera's footage breaks off", "retail", ("CameraDown",), _camera_lost, witness.camera),
+    Scenario("nothing", "control: nothing is done", "none", (), _nothing, witness.failed("llm"), hold_s=12.0),
+    Scenario("idle", "control: all load stops", "none", (), _plan(**NO_LOAD), witness.rate, hold_s=12.0),
+    Scenario("load step", "control: half as much load again", "none", (),
+             _plan(fraud={"rate": 60.0}, llm={"rate": 6.0}), witness.rate, hold_s=12.0),
+    Scenario("deploy", "control: the fraud service is replaced by an equal one", "none", (), _deployed, witness.failed("fraud"),
+             hold_s=12.0),
+)  # fmt: skip
+
+
+def named(name: str) -> Scenario:
+    """Raises ValueError with the names that there are."""
+    if found := next((one for one in SCENARIOS if one.name == name), None):
+        return found
+    raise ValueError(f"no scenario {name!r}; there are: {', '.join(one.name for one in SCENARIOS)}")

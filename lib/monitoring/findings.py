@@ -1,0 +1,238 @@
+"""The drill's findings in readers' units: who would have known, how fast, as forecast or not, what showed what. Frames and fields, pure.
+
+Every share has its exact interval. A scenario that is no evidence (nothing was seen to happen, or something fired before) is not counted
+as detected nor as missed: it stands in the table of points that did not pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lib import stats
+from lib.measured import points, series
+from lib.monitoring import dashboards, verdict
+from lib.monitoring.dashboards.query import panels
+from lib.monitoring.session import Session
+
+FIRED, FIRST = 1.0, 2.0
+
+
+def courses(s: Session) -> pd.DataFrame:
+    """A row a scenario and round that is evidence."""
+    return verdict.courses(list(points(s.run, "drill"))).sort_values(["round", "scenario"], ignore_index=True)
+
+
+def headline(told: pd.DataFrame) -> dict[str, Any]:
+    """Fields of the summary: shares of faults detected, of right alerts first, of forecasts kept; alarms in controls."""
+    faults, controls = told[~told["control"]], told[told["control"]]
+    if not len(faults):
+        return dict.fromkeys(("faults", "kinds", "rounds", "median_s", "slowest_s", "slowest"))
+    found, due = faults[faults["detected"]], faults[faults["as_due"].notna()]
+    shares = {
+        "detected": verdict.share(int(faults["detected"].sum()), len(faults)),
+        "first": verdict.share(int(faults["right_first"].sum()), len(faults)),
+        "due": verdict.share(int(due["as_due"].sum()), len(due)) if len(due) else {},
+    }
+    slowest = found.nlargest(1, "at_s").iloc[0] if len(found) else None
+    return {
+        "faults": len(faults),
+        "kinds": faults["scenario"].nunique(),
+        "rounds": faults["round"].nunique(),
+        "median_s": float(found["at_s"].median()) if len(found) else None,
+        "slowest_s": None if slowest is None else slowest["at_s"],
+        "slowest": None if slowest is None else slowest["scenario"],
+        "controls": len(controls),
+        "false_alarms": int((controls["alarms"] > 0).sum()),
+        **{f"{name}_{key}": value for name, share in shares.items() for key, value in share.items()},
+    }
+
+
+def shown(told: pd.DataFrame) -> pd.DataFrame:
+    """A row a fault: what came, of how many rounds; medians of the times, in s."""
+    rows = []
+    for name, one in told[~told["control"]].groupby("scenario", sort=False):
+        first = one["first"].dropna()
+        rows.append(
+            {
+                "fault": name,
+                "what is done": one["does"].iloc[0],
+                "right alert": one["right"].iloc[0],
+                "detected": f"{int(one['detected'].sum())} of {len(one)}",
+                "right one first": f"{int(one['right_first'].sum())} of {len(one)}",
+                "came first": " or ".join(dict.fromkeys(first)) if len(first) else None,
+                "after, s": one["at_s"].median(),
+                "due, s": one["due_s"].median(),
+                "within a scrape and an evaluation": f"{int((one['as_due'] == True).sum())} of {len(one)}",  # noqa: E712
+                "over, s": one["over_s"].median(),
+                "due over, s": one["over_due_s"].median(),
+            }
+        )
+    return pd.DataFrame(rows).sort_values("after, s", ignore_index=True) if rows else pd.DataFrame()
+
+
+def controls(told: pd.DataFrame) -> pd.DataFrame:
+    """What only looked like a fault, and what fired."""
+    return pd.DataFrame(
+        [
+            {
+                "control": name,
+                "what is done": one["does"].iloc[0].removeprefix("control: "),
+                "rounds": len(one),
+                "rounds with an alarm": int((one["alarms"] > 0).sum()),
+                "what fired": ", ".join(one["first"].dropna().unique()) or "nothing",
+            }
+            for name, one in told[told["control"]].groupby("scenario", sort=False)
+        ]
+    )
+
+
+def witnessed(told: pd.DataFrame) -> pd.DataFrame:
+    """Each fault's impact, by a witness that is not Prometheus: medians over the rounds."""
+    return pd.DataFrame(
+        [
+            {"fault": name, "witness": one["witness"].iloc[0], "before": one["before"].median(), "during": one["during"].median()}
+            for name, one in told[~told["control"]].groupby("scenario", sort=False)
+        ]
+    )
+
+
+def happened(s: Session, turn: int) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """One round for timelines.timeline: events, when each was due, and the rows in the order of their detection, controls last."""
+    one = [point for point in points(s.run, "drill") if point["round"] == turn]
+    told = verdict.courses(one)
+    events = verdict.timeline(one, {(point["scenario"], turn): series(s.run, point, "alerts") for point in one})
+    right = {point["scenario"]: point["facts"]["right"] for point in one}
+    events = events.assign(
+        row=events["scenario"], right=[alert in right[name] for alert, name in zip(events["alert"], events["scenario"], strict=True)]
+    )
+    due = told[told["due_s"].notna()].rename(columns={"scenario": "row"})[["row", "due_s", "slack_s"]].rename(columns={"due_s": "at_s"})
+    rows = told.sort_values(["control", "at_s"])["scenario"].tolist()
+    return events, due, rows
+
+
+def forecasts(told: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Every round's right alert beside its forecast, for the same figure."""
+    faults = told[~told["control"] & told["detected"]].sort_values("due_s")
+    events = pd.DataFrame(
+        {
+            "row": faults["scenario"],
+            "kind": "firing",
+            "alert": faults["came"],
+            "right": True,
+            "from_s": faults["at_s"],
+            "to_s": faults["at_s"],
+        }
+    )
+    due = faults.drop_duplicates("scenario").rename(columns={"scenario": "row", "due_s": "at_s"})[["row", "at_s", "slack_s"]]
+    return events, due, due["row"].tolist()
+
+
+def spread(told: pd.DataFrame) -> dict[str, Any]:
+    """How far measured times lie from the forecast, s: the median and the largest miss, and whose it is."""
+    off = (told["at_s"] - told["due_s"])[~told["control"]].dropna()
+    if not len(off):
+        return dict.fromkeys(("median", "worst", "whose"))
+    worst = told.assign(off=off).loc[off.index].sort_values("off", key=abs).iloc[-1]
+    return {"median": float(off.median()), "worst": worst["off"], "whose": worst["scenario"]}
+
+
+def alarms(s: Session) -> pd.DataFrame:
+    """scenario, alert, level: FIRED, or FIRST where it is the right one and came first; in any round."""
+    rows = []
+    for point in points(s.run, "drill"):
+        told = verdict.courses([point]).iloc[0]
+        for alert in {n["alert"] for n in point["facts"]["notices"] if n["status"] == "firing"}:
+            first = bool(told["right_first"]) and alert in point["facts"]["right"]
+            rows.append({"scenario": point["scenario"], "alert": alert, "level": FIRST if first else FIRED})
+    return pd.DataFrame(rows, columns=["scenario", "alert", "level"]).sort_values(["scenario", "alert"], ignore_index=True)
+
+
+def moves(s: Session) -> pd.DataFrame:
+    """scenario, dashboard, panel (its title), level: 1 where it moved in half of the rounds or more, else 0. Only what shows a course."""
+    titles = {(board["uid"], one["id"]): (board["title"], one["title"]) for board in dashboards.ALL for one in panels(board)}
+    found = []
+    for point in points(s.run, "drill"):
+        one = verdict.moved(series(s.run, point, "panels"), cleared_s=point["facts"]["cleared_s"])
+        found.append(one.assign(scenario=point["scenario"]))
+    whole = pd.concat(found, ignore_index=True)
+    share = whole.groupby(["scenario", "dashboard", "panel"], sort=False)["moved"].mean().reset_index()
+    named = [titles[board, panel] for board, panel in zip(share["dashboard"], share["panel"], strict=True)]
+    return share.assign(
+        board=[board for board, _ in named], title=[title for _, title in named], level=(share["moved"] >= 0.5).astype(float)
+    )
+
+
+def still(moved: pd.DataFrame) -> pd.DataFrame:
+    """Panels that no fault moved, and those without data: dashboard, panel, why that may be."""
+    hit = moved[moved["level"] > 0].groupby(["dashboard", "panel"]).size()
+    seen = set(moved[["dashboard", "panel"]].itertuples(index=False, name=None))
+    rows = []
+    for board in dashboards.ALL:
+        for one in panels(board):
+            key = (board["uid"], one["id"])
+            if key not in hit.index:
+                why = (
+                    "no data here: " + one["fieldConfig"]["defaults"].get("noValue", "nothing was told")
+                    if key not in seen
+                    else "did not move"
+                )
+                rows.append({"dashboard": board["title"], "panel": one["title"], "why": why})
+    return pd.DataFrame(rows, columns=["dashboard", "panel", "why"])
+
+
+def scraped(s: Session) -> dict[str, Any]:
+    """What a scrape adds to the latency of a request, paired by side: µs at p50 and p99, and a scrape's own share."""
+    told: dict[str, Any] = dict.fromkeys(
+        ("p50_us", "lo_us", "hi_us", "plain_us", "p99_us", "p99_lo_us", "p99_hi_us", "per_s", "production_us")
+    )
+    for point in points(s.run, "scraped"):
+        sides = {name: [np.asarray(one, float) for one in point["samples"][name]] for name in ("plain", "scraped")}
+        for q, name in ((0.5, ""), (0.99, "p99_")):
+            each = [float(np.quantile(b, q) - np.quantile(a, q)) for a, b in zip(sides["plain"], sides["scraped"], strict=True)]
+            if (found := stats.mean(each)) is not None:
+                told |= {
+                    f"{name}us" if name else "p50_us": found.value,
+                    f"{name}lo_us" if name else "lo_us": found.lo,
+                    f"{name}hi_us" if name else "hi_us": found.hi,
+                }
+        told |= {"plain_us": float(np.median(np.concatenate(sides["plain"]))), "per_s": point["facts"]["scrapes_per_s"]}
+        mean = [float(b.mean() - a.mean()) for a, b in zip(sides["plain"], sides["scraped"], strict=True)]
+        told["production_us"] = float(np.mean(mean)) / point["facts"]["scrapes_per_s"] / 15  # a scrape each 15 s
+    return told
+
+
+def watchers(s: Session) -> pd.DataFrame:
+    """What each process of the stack takes at production's pace: CPU as a share of a core, memory."""
+    return pd.DataFrame(
+        [
+            {
+                "process": name,
+                "watches": name in point["facts"]["watchers"],
+                "CPU, % of a core": 100 * used["cpu_s"] / point["facts"]["wall_s"],
+                "memory, MB": used["rss_bytes"] / 1e6,
+            }
+            for point in points(s.run, "watchers")
+            for name, used in point["facts"]["used"].items()
+        ]
+    )
+
+
+def watching(used: pd.DataFrame) -> dict[str, Any]:
+    """All that watches beside all that works."""
+    if not len(used):
+        return dict.fromkeys(("cpu", "share", "memory_mb"))
+    ours = used[used["watches"]]
+    return {
+        "cpu": ours["CPU, % of a core"].sum() / 100,
+        "share": ours["CPU, % of a core"].sum() / used["CPU, % of a core"].sum(),
+        "memory_mb": ours["memory, MB"].sum(),
+    }
+
+
+def requests(s: Session) -> pd.DataFrame:
+    """Every request of the calm stretches of the drill, as its client saw it."""
+    calm = [series(s.run, point, "requests").query("due_s < 0") for point in points(s.run, "drill")]
+    return pd.concat(calm, ignore_index=True)

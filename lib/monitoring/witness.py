@@ -1,0 +1,166 @@
+"""Whether a fault did what it is said to do, told by others than Prometheus: the load client's own log, the kernel, the thing itself.
+
+A witness is asked before the fault and during it; without an impact there is nothing to detect, and an alert would be chance.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import httpx
+import pandas as pd
+import psutil
+
+if TYPE_CHECKING:
+    from lib.monitoring.stand import Stand
+
+ASK_S = 0.5  # how long something is given to answer a witness
+LOOKS = 40  # transactions that are scored to see whether scores differ
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """`read(stand, start_s, end_s)`: a number of that time, None where it cannot be told. `differs(before, during)`: an impact."""
+
+    what: str
+    read: Callable[[Stand, float, float], float | None]
+    differs: Callable[[float, float], bool]
+
+    def impact(self, before: float | None, during: float | None) -> bool:
+        return before is not None and during is not None and self.differs(before, during)
+
+
+def _requests(stand: Stand, service: str, start_s: float, end_s: float) -> pd.DataFrame:
+    """What the client sent to a service in that time, by when it was due."""
+    sent = stand.load.requests(start_s, end_s)
+    return sent[sent["service"] == service]
+
+
+def _share(stand: Stand, start_s: float, end_s: float, *, service: str, bad: Callable[[pd.DataFrame], pd.Series[bool]]) -> float | None:
+    sent = _requests(stand, service, start_s, end_s)
+    sent = sent[sent["status"].notna()]  # those that are still under way are judged by `unanswered`
+    return float(bad(sent).mean()) if len(sent) else None
+
+
+def _higher(by: float) -> Callable[[float, float], bool]:
+    return lambda before, during: during - before > by
+
+
+def failed(service: str) -> Witness:
+    """The share of requests without a 2xx."""
+    bad = partial(_share, service=service, bad=lambda sent: sent["status"] // 100 != 2)
+    return Witness(f"{service}: share of requests that failed", bad, _higher(0.1))
+
+
+def empty(service: str) -> Witness:
+    """The share of 2xx answers without a token."""
+    return Witness(f"{service}: share of answers without a token", partial(
+        _share, service=service, bad=lambda sent: (sent["status"] == 200) & ~(sent["tokens"] > 0)), _higher(0.5))
+
+
+def slow(service: str, bound_s: float) -> Witness:
+    """The share of requests that took longer than `bound_s`."""
+    return Witness(f"{service}: share slower than {bound_s:g} s", partial(
+        _share, service=service, bad=lambda sent: sent["done_s"] - sent["sent_s"] > bound_s), _higher(0.1))
+
+
+def unanswered(service: str) -> Witness:
+    """The share of requests of that time without an answer at its end."""
+
+    def read(stand: Stand, start_s: float, end_s: float) -> float | None:
+        sent = _requests(stand, service, start_s, end_s - ASK_S)
+        return float((~(sent["done_s"] <= end_s)).mean()) if len(sent) else None
+
+    return Witness(f"{service}: share without an answer", read, _higher(0.5))
+
+
+def _median(stand: Stand, start_s: float, end_s: float, *, of: Callable[[pd.DataFrame], pd.Series[float]]) -> float | None:
+    values = of(_requests(stand, "llm", start_s, end_s)).dropna()
+    return float(values.median()) if len(values) else None
+
+
+ttft_p50 = Witness("llm: median time to the first token, s", partial(_median, of=lambda sent: sent["first_s"] - sent["sent_s"]),
+                   _higher(0.5))
+tokens = Witness("llm: median output tokens a request", partial(_median, of=lambda sent: sent["tokens"]),
+                 lambda before, during: during > 2 * before)
+
+
+def _waiting(stand: Stand, start_s: float, end_s: float) -> float | None:
+    """The most requests to the engine at a time that were sent and not answered."""
+    sent = _requests(stand, "llm", start_s, end_s)
+    moments = pd.concat([pd.Series(1, sent["sent_s"].dropna()), pd.Series(-1, sent["done_s"].dropna())]).sort_index()
+    return float(moments.cumsum().max()) if len(moments) else 0.0
+
+
+waiting = Witness("llm: most requests under way at a time", _waiting, _higher(20))
+
+
+def _rate(stand: Stand, start_s: float, end_s: float) -> float | None:
+    return len(stand.load.requests(start_s, end_s)) / (end_s - start_s)
+
+
+rate = Witness("requests a second, all services", _rate, lambda before, during: abs(during / before - 1) > 0.2)
+
+
+def _pressure(_: Stand, start_s: float, end_s: float) -> float | None:
+    """The share of the last 10 s in which something waited for a processor, as the kernel says; a load average where it does not."""
+    try:
+        with open("/proc/pressure/cpu", encoding="utf-8") as file:
+            return float(file.readline().split("avg10=")[1].split()[0]) / 100
+    except (OSError, IndexError):
+        return psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
+
+
+pressure = Witness("share of time that something waits for a processor", _pressure, _higher(0.2))
+memory = Witness("memory available, share", lambda *_: psutil.virtual_memory().available / psutil.virtual_memory().total,
+                 lambda before, during: during < 0.1 < before)
+
+
+def _scores(stand: Stand, *_: float) -> float | None:
+    """How many different probabilities the service gives to transactions that differ, as a share."""
+    from lib.pipelines.fraud.data import ledger
+    from lib.pipelines.fraud.replay import Replay
+
+    bodies = Replay(ledger(), f"witness-{time.time_ns()}").bodies(LOOKS)
+    with httpx.Client(base_url=stand.urls["gateway"], timeout=2, trust_env=False) as http:
+        told = [http.post("/fraud/v1/score", content=body) for body in bodies]
+    seen = [answer.json()["probability"] for answer in told if answer.status_code == 200]
+    return len(set(seen)) / len(seen) if seen else None
+
+
+one_score = Witness("fraud: different scores, share of transactions", _scores, lambda before, during: during < 0.1 < before)
+
+
+def _asked(url: str) -> httpx.Response | None:
+    try:
+        return httpx.get(url, timeout=ASK_S, trust_env=False)
+    except httpx.HTTPError:
+        return None
+
+
+def silent(name: str) -> Witness:
+    """1 where it does not answer."""
+    return Witness(f"{name} does not answer", lambda stand, *_: float(_asked(stand.urls[name] + "/metrics") is None), _higher(0.5))
+
+
+def another_version(wrong: str) -> Witness:
+    """1 where the service says that it runs `wrong`."""
+
+    def read(stand: Stand, *_: float) -> float | None:
+        told = _asked(stand.urls["gateway"] + "/fraud/v1/model")
+        return None if told is None else float(json.loads(told.content)["model"] == wrong)
+
+    return Witness(f"fraud says that it runs {wrong}", read, _higher(0.5))
+
+
+def _camera(stand: Stand, *_: float) -> float | None:
+    told = _asked(stand.urls["gateway"] + "/retail/v1/cameras")
+    return None if told is None else float(sum(one["state"] != "running" for one in json.loads(told.content)["cameras"]))
+
+
+camera = Witness("retail: cameras that do not run", _camera, _higher(0.5))
