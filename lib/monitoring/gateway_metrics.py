@@ -36,6 +36,9 @@ class GatewayMetrics:
                                       "Of a request, mean time of the tokens after its first", edges.TOKEN_S, ("model",), [(model,)])
         self._tokens = meters.Counter("gen_ai_tokens_total", "Tokens by what they cost, as the engine counted them", ("model", "type"),
                                       [(model, kind) for kind in TOKENS])
+        self._untold = meters.Counter("gen_ai_requests_without_usage_total",
+                                      "Requests with an answer whose input tokens the engine did not tell: the bill lacks them",
+                                      ("model",), [(model,)])
         self._model = model
         ProcessCollector(registry=(process := CollectorRegistry()))
         self._process = process
@@ -53,11 +56,13 @@ class GatewayMetrics:
             self._ttft.child(self._model).observe(entry.ttft_s)
         if entry.tpot_s is not None:
             self._tpot.child(self._model).observe(entry.tpot_s)
+        if entry.output and entry.input_uncached is None:
+            self._untold.child(self._model).add()
         for kind, n in zip(TOKENS, (entry.input_uncached, entry.input_cached, entry.output), strict=True):
             self._tokens.child(self._model, kind).add(n or 0)
 
     def text(self, log_lost: int) -> bytes:
         """The exposition."""
         self._lost.child().set(log_lost)
-        shown = (self._requests, self._seconds, self._in_flight, self._lost, self._ttft, self._tpot, self._tokens)
+        shown = (self._requests, self._seconds, self._in_flight, self._lost, self._ttft, self._tpot, self._tokens, self._untold)
         return meters.text(shown) + generate_latest(self._process)

@@ -1,7 +1,8 @@
 """What an LLM's answer tells while it passes: when its first and last token came, how many there were, and what they cost. Pure.
 
 Reads OpenAI-style answers, streamed or whole, of llama.cpp (`timings`) and vLLM (`usage`), in whatever pieces they arrive; a chunk that
-carries only a role or nothing is no token. Refuses to guess: what the engine does not say is None. Bytes of any kind make it raise nothing.
+carries only a role or nothing is no token. Refuses to guess: what the engine does not say is None (a vLLM that is to say all of it whatever
+its clients ask runs with --enable-force-include-usage and --enable-prompt-tokens-details). Bytes of any kind make it raise nothing.
 """
 
 from __future__ import annotations
@@ -54,10 +55,12 @@ class Usage:
         return None if self.first_s is None or self.last_s is None or after <= 0 else (self.last_s - self.first_s) / after
 
     @property
-    def tokens(self) -> tuple[int, int, int]:
+    def tokens(self) -> tuple[int | None, int | None, int]:
         """By what they cost: input that was not cached, that was, output. Input that is not said to be cached was not."""
-        cached = self.input_cached or 0
-        return max(0, (self.input_tokens or 0) - cached), cached, self.output
+        if self.input_tokens is None:
+            return None, None, self.output
+        cached = min(self.input_cached or 0, self.input_tokens)
+        return self.input_tokens - cached, cached, self.output
 
     def _payloads(self, data: bytes) -> Iterator[bytes]:
         """Data of the events that are complete; both engines send each on one line."""

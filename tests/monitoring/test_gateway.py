@@ -443,6 +443,20 @@ def test_hostile_clients_make_no_series(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_input_that_an_engine_does_not_tell_is_counted_as_untold(tmp_path: Path) -> None:
+    """A bill that lacks something says so."""
+
+    async def scenario() -> None:
+        async with stand(tmp_path, llm=streamed(TOKEN, event(b"[DONE]"))) as s:
+            await s.post(PATHS["llm"])
+            await s.outcomes()
+            [entry] = s.entries()
+            assert entry is not None and (entry.input_uncached, entry.output) == (None, 1)
+            assert (await s.metrics())[("gen_ai_requests_without_usage_total", "m")] == 1
+
+    run(scenario())
+
+
 def test_every_series_is_there_from_the_start(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with stand(tmp_path, fraud=whole(200, SCORED), llm=whole(200, SCORED)) as s:
