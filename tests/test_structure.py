@@ -26,13 +26,13 @@ LAYERS = (
     {"lib.vision"},
     {"lib.llm", "lib.pipelines"},
     {"lib.images", "lib.monitoring"},
-    {"lib.press", "lib.figures", "lib.charts", "lib.panels", "lib.floorplan", "lib.report"},
+    {"lib.press", "lib.figures", "lib.charts", "lib.panels", "lib.timelines", "lib.floorplan", "lib.report"},
     {"lib.readme", "lib.__main__"},
 )  # fmt: skip
 LATE = {"torch", "vllm", "onnxruntime", "transformers", "lightgbm", "sklearn", "daal4py", "lleaves", "treelite", "tl2cgen",
         "mlperf_loadgen", "openvino", "supervision", "trackers", "ultralytics", "nncf", "llama_cpp", "llmcompressor",
         "compressed_tensors", "datasets"}  # fmt: skip
-CHARTS = {"lib.press", "lib.figures", "lib.charts", "lib.panels", "lib.report"}
+CHARTS = {"lib.press", "lib.figures", "lib.charts", "lib.panels", "lib.timelines", "lib.report"}
 MOST_LINES, MOST_BYTES = 320, 2_000_000
 
 
