@@ -23,5 +23,7 @@ def worst(edges: Sequence[float]) -> float:
     return max(above / below - 1 for below, above in pairwise(edges))
 
 
-REQUEST_S = (*e12(-3, 1), 15.0, 22.0, 33.0, 47.0, 68.0)  # 1 ms to 68 s, of requests and of first tokens; coarser where all is lost
+BEYOND = (15.0, 22.0, 33.0, 47.0, 68.0)  # coarser, where all is lost
 TOKEN_S = e12(-4, 1)  # 0.1 ms to 10 s, of a token after the first
+REQUEST_S = (*TOKEN_S, *BEYOND)  # of requests: a transaction is scored in less than a millisecond
+FIRST_TOKEN_S = (*e12(-3, 1), *BEYOND)  # 1 ms to 68 s

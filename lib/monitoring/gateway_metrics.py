@@ -31,7 +31,7 @@ class GatewayMetrics:
         self._in_flight = meters.Gauge("gateway_in_flight", "Requests that are being answered", ("service",), each)
         self._lost = meters.Counter("gateway_log_dropped_total", "Requests that the request log has no line of")
         self._ttft = meters.Histogram("gen_ai_server_time_to_first_token_seconds", "From a request's arrival to its first output token",
-                                      edges.REQUEST_S, ("model",), [(model,)])
+                                      edges.FIRST_TOKEN_S, ("model",), [(model,)])
         self._tpot = meters.Histogram("gen_ai_server_time_per_output_token_seconds",
                                       "Of a request, mean time of the tokens after its first", edges.TOKEN_S, ("model",), [(model,)])
         self._tokens = meters.Counter("gen_ai_tokens_total", "Tokens by what they cost, as the engine counted them", ("model", "type"),

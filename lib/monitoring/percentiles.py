@@ -25,7 +25,7 @@ VLLM_TTFT_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75,
 OTEL_TTFT_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 DEFAULT_S = tuple(edge for edge in Histogram.DEFAULT_BUCKETS if edge < inf)
 OF_TTFT: Mapping[str, Sequence[float]] = {
-    "ours, E12": ours.REQUEST_S, "vLLM": VLLM_TTFT_S, "OpenTelemetry": OTEL_TTFT_S, "prometheus_client": DEFAULT_S,
+    "ours, E12": ours.FIRST_TOKEN_S, "vLLM": VLLM_TTFT_S, "OpenTelemetry": OTEL_TTFT_S, "prometheus_client": DEFAULT_S,
 }
 
 

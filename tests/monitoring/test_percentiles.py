@@ -15,8 +15,8 @@ from lib.monitoring import edges, percentiles
 
 def test_e12_is_twelve_a_decade_and_never_a_third_apart() -> None:
     assert edges.e12(-1, 0) == (0.1, 0.12, 0.15, 0.18, 0.22, 0.27, 0.33, 0.39, 0.47, 0.56, 0.68, 0.82, 1.0)
-    assert (edges.REQUEST_S[0], edges.REQUEST_S[-1], edges.TOKEN_S[0], edges.TOKEN_S[-1]) == (1e-3, 68.0, 1e-4, 10.0)
-    for known in (edges.REQUEST_S, edges.TOKEN_S):
+    assert (edges.REQUEST_S[0], edges.FIRST_TOKEN_S[0], edges.REQUEST_S[-1], edges.TOKEN_S[-1]) == (1e-4, 1e-3, 68.0, 10.0)
+    for known in (edges.REQUEST_S, edges.FIRST_TOKEN_S, edges.TOKEN_S):
         assert all(below < above for below, above in pairwise(known))
     assert edges.worst(edges.TOKEN_S) == pytest.approx(edges.WORST)
     assert edges.worst([edge for edge in edges.REQUEST_S if edge <= 10]) == pytest.approx(edges.WORST)
