@@ -2,5 +2,6 @@
 
 from lib.monitoring.dashboards.query import Query, answer, queries
 from lib.panels.draw import Band, cells, draw, panel
+from lib.panels.page import page
 
-__all__ = ["Band", "Query", "answer", "cells", "draw", "panel", "queries"]
+__all__ = ["Band", "Query", "answer", "cells", "draw", "page", "panel", "queries"]

@@ -88,7 +88,7 @@ def draw(dashboard: Json, answers: pd.DataFrame, *, start_s: float, end_s: float
         fig.add_shape(type="rect", xref="paper", yref="paper", x0=box.across[0], x1=box.across[1], y0=box.down[0], y1=box.down[1],
                       fillcolor=PAPER, line={"color": LINE, "width": 1}, layer="below")  # fmt: skip
         _say(fig, f"<b>{escape(one['title'])}</b>", box.x + 10, box.y + 6, box, size=TEXT_PX + 1)
-        _put(fig, one, _of(answers, dashboard, one), box.inside(0, 26, 0, 0), start_s, end_s, marks)
+        _put(fig, one, answers_of(answers, dashboard, one), box.inside(0, 26, 0, 0), start_s, end_s, marks)
     return fig
 
 
@@ -99,7 +99,7 @@ def panel(dashboard: Json, panel_id: int, answers: pd.DataFrame, *, start_s: flo
     if not found:
         raise ValueError(f"{dashboard['uid']} has no panel {panel_id}")
     fig = _figure(width, height, PAPER)
-    _put(fig, found[0], _of(answers, dashboard, found[0]), Box(0, 0, width, height, width, height), start_s, end_s, marks)
+    _put(fig, found[0], answers_of(answers, dashboard, found[0]), Box(0, 0, width, height, width, height), start_s, end_s, marks)
     return fig
 
 
@@ -119,7 +119,8 @@ def _figure(width: int, height: int, back: str) -> go.Figure:
                                      font_size=TEXT_PX)  # fmt: skip
 
 
-def _of(answers: pd.DataFrame, dashboard: Json, one: Json) -> pd.DataFrame:
+def answers_of(answers: pd.DataFrame, dashboard: Json, one: Json) -> pd.DataFrame:
+    """What belongs to a panel."""
     return answers[answers.dashboard.eq(dashboard["uid"]) & answers.panel.eq(one["id"])]
 
 
