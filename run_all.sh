@@ -9,6 +9,7 @@ usage() {
 ./run_all.sh [OPTIONS]          measure on this machine, write report/ (the main job)
 ./run_all.sh test [PYTEST ARGS] run the tests
 ./run_all.sh serve fraud|retail [OPTIONS]  a service on 127.0.0.1 (--help: its options)
+./run_all.sh monitor [OPTIONS]  services, load, Prometheus and Alertmanager on 127.0.0.1 until Ctrl-C (--help: its options)
 ./run_all.sh images [OPTIONS]   build the services' images without a container engine, measure them (--help: its options)
 ./run_all.sh lab [ARGS]         JupyterLab on 127.0.0.1
 ./run_all.sh publish [OPTIONS]  renew the committed notebooks, figures and the README's table
@@ -155,6 +156,16 @@ case ${1:-} in
   serve)
     case ${2:-} in fraud | retail) ;; *) die "serve what? There is: fraud, retail" ;; esac
     bootstrap; exec python -m "lib.pipelines.$2.service" "${@:3}"
+    ;;
+  monitor)
+    shift; bootstrap
+    case " $* " in *" --help "*) ;; *)
+      python -m lib.monitoring.tools || die "without Prometheus there is nothing to see"
+      python -m lib.pipelines.fraud.model || say "The fraud model is not ready; it is left out."
+      python -m lib.vision.yolo || say "YOLOv8n is not ready; the retail service is left out."
+      python -m lib.llm.weights || say "The weights are not ready; the LLM is left out."
+    esac
+    exec python -m lib.monitoring "$@"
     ;;
   images)
     shift; images=1; bootstrap

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle
 
-from lib.llm.engines.engine import completion
-
 SHARED_TOKENS = 24
 JUDGED = 0.8  # the share of the ledger after which the model was judged: what is replayed is what its scores are compared with
 MODEL = "smollm2-135m"
@@ -35,11 +33,15 @@ Maker = Callable[[int, int], Ask]  # of prompt tokens and output tokens, which o
 
 def fraud() -> Maker:
     """Card transactions in their order. No two runs share an id. Raises fetch.Refused."""
-    from lib.pipelines.fraud.data import ledger
+    from lib import fetch
+    from lib.pipelines.fraud.data import SOURCE, Ledger, read
     from lib.pipelines.fraud.replay import Replay
 
-    whole = ledger()
-    stream = Replay(whole[int(JUDGED * len(whole)):], f"load-{time.time_ns()}")
+    whole = read(fetch.fetch(SOURCE))
+    part = slice(int(JUDGED * len(whole)), None)
+    judged = Ledger(whole.second[part].copy(), whole.cents[part].copy(), whole.v[part].copy(), whole.fraud[part].copy())
+    del whole  # 50 MB
+    stream = Replay(judged, f"load-{time.time_ns()}")
     return lambda *_: Ask("/fraud/v1/score", stream.bodies(1)[0], "application/json")
 
 
@@ -62,7 +64,8 @@ def llm(*, seed: int = 0) -> Maker:
         own = prompt_tokens - SHARED_TOKENS
         at = places.randrange(SHARED_TOKENS, len(prose) - own)
         prompt = [*prose[:SHARED_TOKENS], *prose[at:at + own]]
-        body = completion(prompt, output_tokens, model=MODEL, cache_prompt=True)
+        body = {"model": MODEL, "prompt": prompt, "max_tokens": output_tokens, "ignore_eos": True, "temperature": 0, "cache_prompt": True,
+                "stream": True, "stream_options": {"include_usage": True}}  # fmt: skip
         return Ask("/llm/v1/completions", json.dumps(body).encode(), "application/json", streamed=True)
 
     return ask

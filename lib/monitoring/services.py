@@ -5,6 +5,7 @@ All on loopback, all below one folder. What this machine lacks is refused with a
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from lib import process
+from lib.home import ROOT
 from lib.install import Missing
 from lib.measured import Skipped
 from lib.monitoring import tools
@@ -139,6 +141,7 @@ def load(gateway_port: int, log: Path, services: Sequence[str]) -> Program:
 
 # --- what watches ---
 
+GRAFANA_HOME = "/usr/share/grafana"  # where its packages lay its pages
 COLLECTORS = ("cpu", "loadavg", "meminfo", "pressure", "stat", "textfile")
 
 
@@ -154,12 +157,18 @@ def gpu() -> Program:
 
 
 def prometheus(folder: Path, timing: Timing) -> Program:
-    """A drill is as quick in noticing targets that move, and as forgetful."""
-    found, quick_ms = _tool("prometheus"), round(1000 * max(0.2, timing.seconds("5s")))
+    """A drill is as quick in noticing targets that move, in telling again what it told a minute ago, and as forgetful.
+
+    What fires before it has found Alertmanager (five seconds) is told at the next time. Alertmanager takes an alert of which it has not
+    heard for four such times as resolved, so they are no shorter than two seconds: a busy machine must not end alerts.
+    """
+    found = _tool("prometheus")
+    look_ms, tell_ms = (round(1000 * max(least, timing.seconds(told))) for told, least in (("5s", 0.2), ("1m", 2.0)))
     return Program("prometheus", lambda port: (
         found, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}", f"--query.lookback-delta={timing.wait('5m')}",
-        f"--scrape.discovery-reload-interval={quick_ms}ms", "--log.level=warn"), health="/-/ready")  # fmt: skip
+        f"--scrape.discovery-reload-interval={look_ms}ms", f"--rules.alert.resend-delay={tell_ms}ms",
+        "--log.level=warn"), health="/-/ready")  # fmt: skip
 
 
 def alertmanager(folder: Path) -> Program:
@@ -168,6 +177,25 @@ def alertmanager(folder: Path) -> Program:
     return Program("alertmanager", lambda port: (
         "env", "-C", found.parent, found, f"--config.file={folder / 'alertmanager.yml'}", f"--storage.path={folder / 'alertmanager'}",
         "--cluster.listen-address=", f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"), health="/-/ready")  # fmt: skip
+
+
+def grafana(folder: Path, prometheus_port: int) -> Program:
+    """With the dashboards of monitoring/grafana and this Prometheus, for anybody on this machine to look at."""
+    found, place = _tool("grafana"), folder / "grafana"
+    source = {"name": "Prometheus", "type": "prometheus", "uid": "prometheus", "url": f"http://127.0.0.1:{prometheus_port}",
+              "access": "proxy", "isDefault": True}  # fmt: skip
+    boards = {"name": "inference", "type": "file", "options": {"path": str(ROOT / "monitoring" / "grafana" / "dashboards")}}
+    for kind, what in (("datasources", source), ("dashboards", {**boards, "allowUiUpdates": False})):
+        (place / "provisioning" / kind).mkdir(parents=True, exist_ok=True)
+        key = "providers" if kind == "dashboards" else kind
+        (place / "provisioning" / kind / "stand.yaml").write_text(json.dumps({"apiVersion": 1, key: [what]}))  # JSON is YAML
+    places = {f"PATHS_{name.upper()}": place / name for name in ("data", "logs", "plugins", "provisioning")}
+    silent = dict.fromkeys(("REPORTING_ENABLED", "CHECK_FOR_UPDATES", "CHECK_FOR_PLUGIN_UPDATES"), "false")
+    settings = {"SERVER_HTTP_ADDR": "127.0.0.1", "AUTH_ANONYMOUS_ENABLED": "true", "AUTH_ANONYMOUS_ORG_ROLE": "Viewer", **places,
+                **{f"ANALYTICS_{name}": value for name, value in silent.items()}}  # fmt: skip
+    words = (found,) if found.name == "grafana-server" else (found, "server")
+    return Program("grafana", lambda port: ("env", f"GF_SERVER_HTTP_PORT={port}", *words, "--homepath", GRAFANA_HOME), health="/api/health",
+                   env={f"GF_{name}": str(value) for name, value in settings.items()})  # fmt: skip
 
 
 def _tool(name: str) -> Path:

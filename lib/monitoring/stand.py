@@ -206,6 +206,7 @@ class Stand:
             "prometheus": services.prometheus(folder, self.timing),
             "load": services.load(self.ports["gateway"], folder / "load.jsonl", there),
         }
+        self._offer("grafana", lambda: services.grafana(folder, self.ports["prometheus"]), must=False)
         jobs = [job for job in SCRAPED if job in self._programs]
         alertmanager = f"127.0.0.1:{self.ports['alertmanager']}"
         for name, text in config.files(self.timing, webhook_url=webhook_url, alertmanager=alertmanager, jobs=jobs).items():
