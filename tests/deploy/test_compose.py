@@ -13,10 +13,12 @@ from typing import Any
 import jsonschema
 import pytest
 
+from lib.monitoring import config
+from lib.monitoring.timing import PRODUCTION, seconds
 from tests.deploy.deployed import DEPLOY, DRAINS_S, flag, kustomized, read, schema
 
 (COMPOSE,) = read(DEPLOY / "compose.yaml")
-(SCRAPED,) = read(DEPLOY / "prometheus.yml")
+MONITORING = DEPLOY.parent / "monitoring"
 SERVICES = COMPOSE["services"]
 SPECIFICATION = Path("/usr/lib/python3/dist-packages/compose/config/compose_spec.json")  # Debian's docker-compose brings it
 
@@ -59,11 +61,12 @@ def test_it_is_sealed_and_open_to_this_machine_alone(name: str) -> None:
     one = SERVICES[name]
     assert one["read_only"] and one["cap_drop"] == ["ALL"] and one["security_opt"] == ["no-new-privileges:true"]
     assert int(one["user"].partition(":")[0]) > 0 and "privileged" not in one
-    assert all(port.startswith("127.0.0.1:") for port in one["ports"])
+    assert all(port.startswith("127.0.0.1:") for port in one.get("ports", []))
     assert one["cpus"] > 0 and one["mem_limit"] and one["pids_limit"]
     assert one["healthcheck"]["test"][0] == "CMD", "there is no shell in a distroless image"
-    named = {volume.partition(":")[0] for volume in one.get("volumes", []) if not volume.startswith(".")}
+    named = {volume.partition(":")[0] for volume in one.get("volumes", []) if volume[0] not in "./$"}
     assert named <= COMPOSE["volumes"].keys()
+    assert all(volume.endswith(":ro") for volume in one.get("volumes", []) if volume[0] in "./$")
 
 
 @pytest.mark.parametrize("name", ["fraud", "retail"])
@@ -89,15 +92,62 @@ def test_the_dockerfile_has_what_is_built(name: str) -> None:
     assert set(build["additional_contexts"]) == {one or other for one, other in foreign} - stages
 
 
-def test_prometheus_reads_both_services_and_itself() -> None:
-    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in SCRAPED["scrape_configs"]}
-    assert targets == {"prometheus": ["localhost:9090"], **{name: [f"{name}:{flag(SERVICES[name]['command'], '--port')}"]
-                                                           for name in ("fraud", "retail")}}  # fmt: skip
-    assert SERVICES["prometheus"]["volumes"][0].startswith("./prometheus.yml:/etc/prometheus/prometheus.yml")
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_is_mounted_is_there(name: str) -> None:
+    for volume in SERVICES[name].get("volumes", []):
+        if volume.startswith("."):
+            assert (DEPLOY / volume.partition(":")[0]).exists(), volume
 
 
-def test_promtool_agrees() -> None:
-    if (promtool := shutil.which("promtool")) is None:
-        pytest.skip("no promtool on this machine")
-    done = subprocess.run([promtool, "check", "config", str(DEPLOY / "prometheus.yml")], text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_every_target_is_a_service_of_this_file_or_of_the_host() -> None:
+    for job in config.PORTS:
+        (group,) = json.loads((DEPLOY / "targets" / f"{job}.json").read_text())
+        (target,) = group["targets"]
+        assert group["labels"] == config.LABELS.get(job, {})  # as in monitoring/targets: rules ask for them
+        host, _, port = target.partition(":")
+        assert int(port) == config.PORTS[job]
+        if host == "localhost":  # Prometheus itself, and who shares its network
+            assert job == "prometheus" or SERVICES[job]["network_mode"] == "service:prometheus"
+        elif host == "host.docker.internal":
+            assert f"{host}:host-gateway" in SERVICES["prometheus"]["extra_hosts"]
+        else:
+            assert host in SERVICES
+    assert {path.stem for path in (DEPLOY / "targets").iterdir()} == set(config.PORTS)
+
+
+def test_prometheus_has_the_configuration_of_monitoring() -> None:
+    mounts = dict(volume.removesuffix(":ro").rsplit(":", 1)[::-1] for volume in SERVICES["prometheus"]["volumes"])
+    (scraped,) = read(MONITORING / "prometheus.yml")
+    assert mounts["/etc/prometheus/prometheus.yml"] == "../monitoring/prometheus.yml"
+    for pattern in (*scraped["rule_files"], *(file for job in scraped["scrape_configs"] for file in job["file_sd_configs"][0]["files"])):
+        folder, _, name = pattern.partition("/")
+        assert list((DEPLOY / mounts[f"/etc/prometheus/{folder}"]).glob(name)), f"{pattern} finds nothing"
+    (told,) = scraped["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
+    assert told == f"127.0.0.1:{config.PORTS['alertmanager']}" and SERVICES["alertmanager"]["network_mode"] == "service:prometheus"
+    assert int(flag(SERVICES["gateway"]["command"], "--port")) == config.PORTS["gateway"]
+
+
+def test_the_series_outlive_the_longest_window() -> None:
+    (kept,) = [word.partition("=")[2] for word in SERVICES["prometheus"]["command"] if "retention.time" in word]
+    assert seconds(kept) > 30 * 86_400  # the error budget's
+
+
+def test_grafana_finds_its_source_and_the_dashboards_find_it() -> None:
+    (sources,) = read(MONITORING / "grafana" / "provisioning" / "datasources" / "prometheus.yaml")
+    (source,) = sources["datasources"]
+    host, _, port = source["url"].removeprefix("http://").partition(":")
+    assert host in SERVICES and int(port) == config.PORTS["prometheus"]
+    assert seconds(source["jsonData"]["timeInterval"]) == PRODUCTION.scrape_s  # or $__rate_interval would be another
+    for path in sorted((MONITORING / "grafana" / "dashboards").iterdir()):
+        board = json.loads(path.read_text(encoding="utf-8"))
+        (chosen,) = [one["current"]["value"] for one in board["templating"]["list"] if one["type"] == "datasource"]
+        assert chosen == source["uid"], path.name
+
+
+def test_grafana_finds_its_dashboards() -> None:
+    mounts = dict(volume.removesuffix(":ro").rsplit(":", 1)[::-1] for volume in SERVICES["grafana"]["volumes"])
+    (providers,) = read(MONITORING / "grafana" / "provisioning" / "dashboards" / "inference.yaml")
+    folder = DEPLOY / mounts[providers["providers"][0]["options"]["path"]]
+    assert (folder / Path(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]).name).exists()
+    assert (DEPLOY / mounts["/etc/grafana/provisioning"] / "datasources").is_dir()
+    assert SERVICES["grafana"]["environment"]["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
