@@ -195,7 +195,7 @@ def _states(fig: go.Figure, one: Json, frame: pd.DataFrame, box: Box, start_s: f
 def _axes(fig: go.Figure, box: Box, start_s: float, end_s: float) -> tuple[str, str]:
     """A new pair of axes in `box`."""
     tail = sum(name.startswith("yaxis") for name in fig.layout) + 1  # the pair that every figure has stays unused
-    values, texts = hours(start_s, end_s, most=max(2, int(box.w / 110)))
+    values, texts = hours(start_s, end_s, most=max(3, int(box.w / 95)))
     small = {"tickfont": {"size": SMALL_PX, "color": QUIET}, "automargin": False, "ticks": "", "fixedrange": False}
     fig.update_layout({
         f"xaxis{tail}": {"domain": box.across, "anchor": f"y{tail}", "range": [start_s, end_s], "tickvals": values, "ticktext": texts,
