@@ -107,7 +107,7 @@ def llm(engine: str) -> Llm:
     from lib.llm.model import load
 
     made = ENGINES[engine]
-    precision, extra = ("INT4", ()) if engine == "llamacpp" else ("16-bit", ("--enable-prompt-tokens-details",))
+    precision, extra = ("INT4", ()) if engine == "llamacpp" else ("16-bit", ("--enable-prompt-tokens-details", "--enable-force-include-usage"))
     try:
         if (lacks := made.available()) is not None:
             raise Unavailable(lacks)

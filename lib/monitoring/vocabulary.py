@@ -41,12 +41,11 @@ def _services() -> Recorded:
 def _llm() -> Recorded:
     yield from _quantiles("llm:ttft_seconds", TTFT, "model")
     yield from _quantiles("llm:tpot_seconds", TPOT, "model")
-    # Input is what was computed. vLLM counts a prompt's cached tokens among it; llama.cpp does not, and tells them only with each answer.
+    # Input is what was computed. vLLM counts a prompt's cached tokens among it; llama.cpp does not.
     hits = _rate("vllm:prefix_cache_hits_total")
-    asked = f'sum by (model) (rate({TOKENS}{{type="input_cached"}}[5m]))'
     yield "llm:input_tokens:rate5m", (f"{_rate('llamacpp:prompt_tokens_total')}"
                                       f" or clamp_min({_rate('vllm:prompt_tokens_total')} - {hits}, 0)")
-    yield "llm:cached_tokens:rate5m", f'{hits} or {asked} * on (model) group_right () max {ENGINE} (up{{job="llm",engine="llama.cpp"}})'
+    yield "llm:cached_tokens:rate5m", f"{_rate('llamacpp:prompt_tokens_cached_total')} or {hits}"
     yield "llm:output_tokens:rate5m", f"{_rate('llamacpp:tokens_predicted_total')} or {_rate('vllm:generation_tokens_total')}"
     yield "llm:running:requests", f"sum {ENGINE} (llamacpp:requests_processing) or sum {ENGINE} (vllm:num_requests_running)"
     yield "llm:waiting:requests", f"sum {ENGINE} (llamacpp:requests_deferred) or sum {ENGINE} (vllm:num_requests_waiting)"

@@ -104,9 +104,9 @@ def test_both_engines_speak_one_language(tmp_path: Path) -> None:
         f"vllm:prompt_tokens_total{{{vllm}}}": "0+600x20", f"vllm:prefix_cache_hits_total{{{vllm}}}": "0+240x20",
         f"vllm:generation_tokens_total{{{vllm}}}": "0+960x20", f"vllm:iteration_tokens_total_count{{{vllm}}}": "0+120x20",
         f"vllm:num_requests_waiting{{{vllm}}}": "3x20", 'deployment_weights_bytes{engine="vLLM"}': "1000000000x20",
-        'machine_bandwidth_bytes_per_second{job="node"}': "10000000000x20", 'up{job="llm",engine="llama.cpp",model="s"}': "1x20",
+        'machine_bandwidth_bytes_per_second{job="node"}': "10000000000x20",
         'llamacpp:prompt_tokens_total{job="llm",engine="llama.cpp",model="s"}': "0+60x20",
-        'gen_ai_tokens_total{model="s",type="input_cached"}': "0+120x20", 'gen_ai_tokens_total{model="m",type="input_cached"}': "0+240x20",
+        'llamacpp:prompt_tokens_cached_total{job="llm",engine="llama.cpp",model="s"}': "0+120x20",
     }, {
         ("llm:input_tokens:rate5m + 0", "15m"): {'{engine="vLLM",model="m"}': 6, '{engine="llama.cpp",model="s"}': 1},
         ("llm:cached_tokens:rate5m + 0", "15m"): {'{engine="vLLM",model="m"}': 4, '{engine="llama.cpp",model="s"}': 2},
