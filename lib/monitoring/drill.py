@@ -127,7 +127,8 @@ def _scenario(here: Stand, what: Scenario, plan: Plan, clean: _Clean, *, series:
     facts = {
         "began_unix": began_s, "injected_unix": injected_s, "calm_s": calm_from_s - injected_s, "asked_s": asked_s - injected_s,
         "cleared_s": cleared_s - injected_s, "undone_s": undone_s - injected_s, "ended_s": ended_s - injected_s, "seen_s": seen_s,
-        "evaluation_s": DRILL.evaluation_s, "scrape_s": DRILL.scrape_s, "control": what.control, "right": list(what.right), "service": what.service, "does": what.what,
+        "evaluation_s": DRILL.evaluation_s, "scrape_s": DRILL.scrape_s, "control": what.control, "right": list(what.right),
+        "service": what.service, "does": what.what,
         "witness": what.sees.what, "before": before, "during": during, "due": forecast.of(what, DRILL, seen_s=seen_s), "notices": notices,
     }  # fmt: skip
     impact = what.control or what.sees.impact(before, during)
