@@ -168,8 +168,7 @@ def _all_clear(here: Stand, since_s: float, patience_s: float) -> None:
 
 def _kept(here: Stand, began_s: float, ended_s: float, injected_s: float, *, series: bool) -> dict[str, pd.DataFrame]:
     """What the dashboards showed, what the rules said, and every request as its client saw it; times from the injection."""
-    asked = [one for board in dashboards.ALL for one in query.queries(board, timing=DRILL, step_s=STEP_S)]
-    shown = pd.concat([query.answer(one, here.prometheus.range(one.expr, began_s, ended_s, STEP_S)) for one in asked], ignore_index=True)
+    shown = query.asked(here.prometheus, dashboards.ALL, timing=DRILL, start_s=began_s, end_s=ended_s, step_s=STEP_S)
     alerts = here.prometheus.range('ALERTS{alertname!="Watchdog"}', began_s, ended_s, DRILL.evaluation_s)[["series", "t_s", "value"]]
     requests = here.load.requests(began_s, ended_s)
     for frame, times in ((shown, ["t_s"]), (alerts, ["t_s"]), (requests, ["due_s", "sent_s", "first_s", "last_s", "done_s"])):

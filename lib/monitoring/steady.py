@@ -58,9 +58,7 @@ def _steady(engine: str, seconds: float) -> Found:
                 for name, by in HISTOGRAMS.items() for q in QUANTILES}  # fmt: skip
         grown = _rows(here, f"sum by (type) (increase(gen_ai_tokens_total[{window}]))", ended_s)
         entries = [one for one in request_log.read(here.folder / LOG) if one is not None and began_s <= one.t_unix < ended_s]
-        asked = [one for board in dashboards.ALL for one in query.queries(board, timing=DRILL, step_s=STEP_S)]
-        answers = [query.answer(one, here.prometheus.range(one.expr, began_s, ended_s, STEP_S)) for one in asked]
-    shown = pd.concat(answers, ignore_index=True)
+        shown = query.asked(here.prometheus, dashboards.ALL, timing=DRILL, start_s=began_s, end_s=ended_s, step_s=STEP_S)
     shown["t_s"] = (shown["t_s"] - began_s).round(3)
     log = pd.DataFrame([msgspec.structs.asdict(one) for one in entries])
     log["t_unix"] = (log["t_unix"] - began_s).round(4)

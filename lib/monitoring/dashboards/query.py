@@ -6,13 +6,14 @@ Refuses a variable that the dashboard does not define, and a panel that asks ano
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from lib.monitoring import timing as clock
+from lib.monitoring.prometheus import Client
 from lib.monitoring.timing import FEWEST_SCRAPES, Timing
 
 COLUMNS = ["dashboard", "panel", "ref", "series", "t_s", "value"]
@@ -59,6 +60,14 @@ def queries(dashboard: Mapping[str, Any], *, timing: Timing, step_s: float, rang
             found.append(Query(dashboard["uid"], panel["id"], panel["title"], target["refId"], filled(target["expr"], put),
                                target.get("legendFormat", ""), bool(target.get("instant")), empty))  # fmt: skip
     return found
+
+
+def asked(client: Client, dashboards: Iterable[Mapping[str, Any]], *, timing: Timing, start_s: float, end_s: float,
+          step_s: float) -> pd.DataFrame:  # fmt: skip
+    """What every panel shows of that time: COLUMNS. A number that is asked once is asked at the end. Raises Unanswered."""
+    ours = [query for board in dashboards for query in queries(board, timing=timing, step_s=step_s, range_s=end_s - start_s)]
+    return pd.concat([answer(query, client.range(query.expr, end_s if query.instant else start_s, end_s, step_s)) for query in ours],
+                     ignore_index=True)  # fmt: skip
 
 
 def filled(expr: str, values: Mapping[str, str]) -> str:
