@@ -163,7 +163,9 @@ case ${1:-} in
       python -m lib.monitoring.tools || die "without Prometheus there is nothing to see"
       python -m lib.pipelines.fraud.model || say "The fraud model is not ready; it is left out."
       python -m lib.vision.yolo || say "YOLOv8n is not ready; the retail service is left out."
-      python -m lib.llm.weights || say "The weights are not ready; the LLM is left out."
+      # vLLM's quantised forms take long, and are not served here.
+      python -c 'from lib.llm import weights; weights.family()' 2>/dev/null || python -m lib.llm.weights ||
+        say "The weights are not ready; the LLM is left out."
     esac
     exec python -m lib.monitoring "$@"
     ;;

@@ -30,10 +30,10 @@ from lib.process import Died
 WHAT = {
     "gateway": "POST /fraud/v1/score, /retail/v1/pictures, /llm/v1/completions", "prometheus": "/alerts, /targets, /graph",
     "alertmanager": "what fires, and who is told", "grafana": "the dashboards", "load": "PUT /plan changes what is asked",
-    "shim": "PUT /-/toxic spoils the LLM's answers",
+    "shim": "PUT /-/toxic spoils the LLM's answers", "redis": "the fraud service's windows",
 }  # fmt: skip
 LOOK_S = 0.5
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 def main(

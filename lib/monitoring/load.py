@@ -65,7 +65,7 @@ class Flow:
         return 1 / self.rate if self.even else chance.expovariate(self.rate)
 
 
-DEFAULT = {"fraud": Flow(40.0), "retail": Flow(1.0), "llm": Flow(3.0)}
+DEFAULT = {"fraud": Flow(40.0), "retail": Flow(1.0), "llm": Flow(2.0)}  # the LLM: 0.2 s of one core a request
 
 
 class Load:

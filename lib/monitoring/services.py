@@ -73,8 +73,9 @@ def fraud(folder: Path, redis_port: int | None, *options: str) -> Program:
     if isinstance(lacks := model.ready(), Missing):
         raise Skipped(lacks.reason)
     store = () if redis_port is None else ("--redis-url", f"redis://127.0.0.1:{redis_port}/0")
-    return _ours("fraud", "lib.pipelines.fraud.service", lambda port: ("--journal", folder / f"decisions-{port}.sqlite", *store, *options),
-                 health="/readyz")  # fmt: skip
+    patient = ("--deadline-ms", "500", "--queue-ms", "500")  # who promises 0.1 s at the gateway sheds no load after 10 ms
+    return _ours("fraud", "lib.pipelines.fraud.service",
+                 lambda port: ("--journal", folder / f"decisions-{port}.sqlite", *store, *patient, *options), health="/readyz")  # fmt: skip
 
 
 def retail(clip: Path) -> Program:
@@ -86,7 +87,7 @@ def retail(clip: Path) -> Program:
         shutil.copyfile(shop().clip, clip)
     except NotReady as lacks:
         raise Skipped(str(lacks)) from lacks
-    options = ("--clip", f"own={clip}", "--cameras", "1", "--fps", "5", "--threads", "1")
+    options = ("--clip", f"own={clip}", "--cameras", "1", "--fps", "5", "--threads", "1", "--size", "256x320")
     return _ours("retail", "lib.pipelines.retail.service", lambda _: options, health="/readyz", timeout_s=120)
 
 
@@ -107,7 +108,8 @@ def llm(engine: str) -> Llm:
     from lib.llm.model import load
 
     made = ENGINES[engine]
-    precision, extra = ("INT4", ()) if engine == "llamacpp" else ("16-bit", ("--enable-prompt-tokens-details", "--enable-force-include-usage"))
+    counting = ("--enable-prompt-tokens-details", "--enable-force-include-usage")  # vLLM counts for those who do not ask, too
+    precision, extra = ("INT4", ()) if engine == "llamacpp" else ("16-bit", counting)
     try:
         if (lacks := made.available()) is not None:
             raise Unavailable(lacks)
