@@ -16,7 +16,7 @@ from time import monotonic, sleep
 
 from lib import process
 from lib.home import ROOT
-from lib.install import Missing
+from lib.install import Missing, platform
 from lib.measured import Skipped
 from lib.monitoring import tools
 from lib.monitoring.asks import MODEL
@@ -114,7 +114,7 @@ def llm(engine: str) -> Llm:
         if (lacks := made.available()) is not None:
             raise Unavailable(lacks)
         family = weights.family(MODEL)
-        spec = Spec(load(family), precision, context=CONTEXT, slots=SLOTS, options=Options(prefix_cache=True), extra=extra)
+        spec = Spec(load(family), precision, context=CONTEXT, slots=SLOTS, device=platform(), options=Options(prefix_cache=True), extra=extra)
         env, weights_bytes = made.command(spec, 0).env, spec.model.weights_bytes(made.stored(spec))
     except (weights.NotReady, Unavailable) as why:
         raise Skipped(str(why)) from why

@@ -24,6 +24,7 @@ import numpy as np
 from lib import process
 from lib.child import Say
 from lib.clock import measure
+from lib.install import platform
 from lib.measured import Skipped
 from lib.monitoring import config, controls, facts, services, webhook
 from lib.monitoring.asks import MODEL
@@ -276,7 +277,12 @@ def _ports(wanted: Mapping[str, int]) -> dict[str, int]:
         return ports
 
 
-def _bandwidth_bytes_per_s() -> float:
-    """Reading by one core, as the engine has one thread: the quickest sum over far more than a cache holds. Before anything else runs."""
+def _bandwidth_bytes_per_s() -> float | None:
+    """Reading by one core, as the engine has one thread: the quickest sum over far more than a cache holds. Before anything else runs.
+
+    None on a GPU, whose memory it does not read: there a dcgm-exporter tells.
+    """
+    if platform() != "cpu":
+        return None
     data = np.ones(2**26, np.float32)
     return data.nbytes / min(measure(data.sum, budget_s=0.3).samples_s)
