@@ -114,7 +114,8 @@ def llm(engine: str) -> Llm:
         if (lacks := made.available()) is not None:
             raise Unavailable(lacks)
         family = weights.family(MODEL)
-        spec = Spec(load(family), precision, context=CONTEXT, slots=SLOTS, device=platform(), options=Options(prefix_cache=True), extra=extra)
+        spec = Spec(load(family), precision, context=CONTEXT, slots=SLOTS, device=platform(), extra=extra,
+                    options=Options(prefix_cache=True))  # fmt: skip
         env, weights_bytes = made.command(spec, 0).env, spec.model.weights_bytes(made.stored(spec))
     except (weights.NotReady, Unavailable) as why:
         raise Skipped(str(why)) from why
