@@ -36,7 +36,7 @@ LOW_MEMORY, FILLED_TO = 0.1, 0.07  # shares of memory that are available: an ale
 # Evenly spaced, so that a forecast does not have to guess how many requests a second brings.
 USUAL: Mapping[str, dict[str, Any]] = {
     "fraud": {"rate": 40.0, "even": True}, "retail": {"rate": 1.0, "even": True},
-    "llm": {"rate": 4.0, "even": True, "prompt_tokens": 48, "output_tokens": 12},
+    "llm": {"rate": 4.0, "even": True, "prompt_tokens": 32, "output_tokens": 8},
 }  # fmt: skip
 NO_LOAD = {name: {**flow, "rate": 0.0} for name, flow in USUAL.items()}
 
@@ -243,7 +243,7 @@ SCENARIOS = (
     Scenario("wrong version", "another fraud model is deployed than was meant", "fraud", ("ModelVersionUnexpected",),
              _another_model(version=WRONG), witness.another_version(WRONG)),
     Scenario("token jump", f"prompts and answers {TOKENS_TIMES} times as long", "llm", ("TokenCostSpike",),
-             _plan(llm={"rate": 1.0, "prompt_tokens": 48 * TOKENS_TIMES, "output_tokens": 12 * TOKENS_TIMES}), witness.tokens),
+             _plan(llm={"rate": 1.0, "prompt_tokens": 32 * TOKENS_TIMES, "output_tokens": 8 * TOKENS_TIMES}), witness.tokens),
     Scenario("camera lost", "the camera's footage breaks off", "retail", ("CameraDown",), _camera_lost, witness.camera),
     Scenario("nothing", "control: nothing is done", "none", (), _nothing, witness.failed("llm"), hold_s=12.0),
     Scenario("idle", "control: all load stops", "none", (), _plan(**NO_LOAD), witness.rate, hold_s=12.0),

@@ -24,6 +24,8 @@ from lib.monitoring.stand import Stand, stand
 from lib.monitoring.timing import DRILL, duration
 
 SECONDS = {"smoke": 6.0, "quick": 60.0, "full": 600.0}
+# vLLM takes seconds for a completion on two processors; what it cannot serve would fail.
+LOAD = {"llamacpp": USUAL, "vllm": {**USUAL, "llm": {**USUAL["llm"], "rate": 0.2}}}
 LOG = "requests.jsonl"  # of the gateway, in the stand's folder
 QUIET_S = 3.0  # no load: what is in flight ends, and the counters are scraped
 STEP_S = 1.0
@@ -43,15 +45,15 @@ def measured(s: Session, profile: str) -> None:
 def _steady(engine: str, seconds: float) -> Found:
     with (tempfile.TemporaryDirectory(prefix="steady-") as scratch,
           stand(DRILL, Path(scratch), wanted=("fraud", "retail", "llm"), llm=engine) as here):  # fmt: skip
-        here.load.plan(USUAL)
+        here.load.plan(LOAD[engine])
         time.sleep(4 * QUIET_S)  # first touch of everything
         here.load.plan(NO_LOAD)
         time.sleep(QUIET_S)
         first, began_s = _counters(here), time.time()
-        here.load.plan(USUAL)
+        here.load.plan(LOAD[engine])
         time.sleep(seconds)
         here.load.plan(NO_LOAD)
-        time.sleep(QUIET_S)
+        time.sleep(QUIET_S if engine == "llamacpp" else 3 * QUIET_S)
         last, ended_s = _counters(here), time.time()
         window = duration(round(ended_s - began_s, 1))
         told = {f"{name} {q}": _rows(here, f"histogram_quantile({q}, sum by ({by}, le) (increase({name}_bucket[{window}])))", ended_s)
