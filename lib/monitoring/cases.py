@@ -36,7 +36,8 @@ class Case:
     """`hurt` has `alert` fire with `labels` after `fires_s`, and end `heals_s` after it is over.
 
     `only`: labels of the rule among several of that name. `sure_s`: how long it must stay silent to be believed. `rest_s`: how long rules
-    remember what is over. `gauge`: it reads one as it is, which a failed scrape takes away. `past`: it compares with a week.
+    remember what is over. `gauge`: it reads one as it is, which a failed scrape takes away.
+    `past`: it compares with a week, a fifth of which was like that.
     `step_s`: between scrapes; long windows need not be looked at each 15 s.
     """
 
@@ -55,7 +56,7 @@ class Case:
     sure_s: float = 8 * MIN
     rest_s: float = 6 * MIN
     gauge: bool = False
-    past: bool = False
+    past: World | None = None
 
 
 def crossing(threshold: float, *, usual: float, hurt: float, window_s: float) -> tuple[float, float]:
@@ -114,7 +115,7 @@ _BURNS = (
 )  # fmt: skip
 
 
-def _burn(of: _Burn, pair: Pair) -> Case:
+def _burn(of: _Burn, pair: Pair) -> Iterator[Case]:
     long_s, short_s = (share * seconds("30d") for share in (pair.long, pair.short))
     window, budget = duration(long_s), 1 - of.objective
     threshold, share, step = pair.factor * budget, min(0.9, SHARES[window] * budget / 0.01), STEPS_S[window]
@@ -125,8 +126,12 @@ def _burn(of: _Burn, pair: Pair) -> Case:
     if of.bad in ("fraud", "llm") and window == "1h":
         flood = counter("gateway_requests_total", 50.0, service=of.bad, outcome="client", **h.at("gateway"))
         spare.append(Spare("the callers' own fault", {}, base=together(STACK, flood)))
-    return Case(of.alert, of.labels["slo"], ({**of.labels, "severity": pair.severity, "window": window},), of.hurt(share), fires, heals,
-                tuple(spare), step_s=step, history_s=long_s + 2 * step, only={"window": window}, sure_s=2 * short_s)  # fmt: skip
+    told = {**of.labels, "severity": pair.severity, "window": window}
+    yield Case(of.alert, of.labels["slo"], (told,), of.hurt(share), fires, heals, tuple(spare), step_s=step, history_s=long_s + 2 * step,
+               only={"window": window}, sure_s=2 * short_s)
+    # Two a scrape and nobody else: the second scrape has enough. It is over when the short window has forgotten them.
+    yield Case(of.alert, f"{of.labels['slo']}, an outage at night", (told,), scaled(of.two, 1 / step), 2 * step, short_s, world=IDLE,
+               idle=None, step_s=step, history_s=4 * step, only={"window": window})
 
 
 # -- the gateway's view of a service ---------------------------------------------------------------------------------------------------
@@ -178,9 +183,12 @@ ASKED_SELDOM = 9 / 1800
 
 def _llm() -> Iterator[Case]:
     stuck = together(h.tokens(output=0), h.engines(output_per_s=0))
-    yield Case("EngineStalled", "no token", ({"severity": "page", "service": "llm", **h.at("gateway")},), stuck, 5 * MIN,
-               spare=(Spare("a token now and then", h.tokens(output=0.005)), Spare("nothing is asked", together(stuck, h.in_flight(0))),
-                      Spare("four minutes", stuck, 4 * MIN)))
+    hung = together(stuck, h.in_flight(2))
+    yield Case("EngineStalled", "no token", ({"severity": "page", "service": "llm", **h.at("gateway")},), hung, 5 * MIN,
+               spare=(Spare("a token now and then", together(h.tokens(output=0.005), h.in_flight(2))), Spare("nothing is asked", stuck),
+                      Spare("four minutes", hung, 4 * MIN),
+                      Spare("a gateway that was looked at twice", hung, 30, base=none(together(hung, h.tokens()), "gateway_in_flight"))),
+               world=together(STACK, h.in_flight(0)))
     yield Case("QueueGrowing", "both engines", BOTH, h.engines(waiting=8), 5 * MIN,
                spare=(Spare("four wait", h.engines(waiting=4)), Spare("four minutes", h.engines(waiting=8), 4 * MIN)))
     yield Case("KvCacheFull", "vLLM", ({**TICKET, "engine": "vLLM", "model": h.MODEL},), h.engines(kv=0.98), 5 * MIN, gauge=True,
@@ -195,14 +203,14 @@ def _against_the_week() -> Iterator[Case]:
         Spare("below twice the week's", h.first_tokens(LATER)), Spare("eight minutes", h.first_tokens(LATE), 4 * MIN),
         Spare("nine in half an hour", h.first_tokens(LATE, ASKED_SELDOM), base=h.first_tokens(QUICK, ASKED_SELDOM)),
         Spare("twice of next to nothing: 0.193 s", h.first_tokens({**QUICK, "0.1": 0.3, "0.15": 0.8705}), base=h.first_tokens(QUICK))),
-        step_s=WEEK_STEP_S, history_s=WEEK_S, sure_s=30 * MIN, past=True)
+        step_s=WEEK_STEP_S, history_s=WEEK_S, sure_s=30 * MIN, past=h.first_tokens(LATE))
     third = h.engines(output_per_s=0.3 * 24)
     # The half-hour average of five-minute rates is half when 0.5 ÷ 0.7 of it is slow, half a short window later.
     yield Case("ThroughputDrop", "0.3 of the week's", BOTH, third, (0.5 / 0.7 * 30 + 2.5 + 10) * MIN, (0.2 / 0.7 * 30 + 2.5) * MIN, (
         Spare("0.6 of the week's", h.engines(output_per_s=0.6 * 24)),
         Spare("as much less to do", h.engines(output_per_s=0.3 * 24, running=0.6)),
         Spare("a fuller batch makes more in all", h.engines(output_per_s=2 * 24, running=12))),
-        step_s=WEEK_STEP_S, history_s=WEEK_S, sure_s=80 * MIN, past=True)
+        step_s=WEEK_STEP_S, history_s=WEEK_S, sure_s=80 * MIN, past=h.engines(output_per_s=2 * 24))
     usual, long = (sum((h.TOKENS | {"output": n})[kind] * price for kind, price in h.PRICES.items()) for n in (12, 60))
     fires, heals = crossing(2 * usual, usual=usual, hurt=long, window_s=5 * MIN)
     counted = ("gen_ai_tokens", "gen_ai_server_time_to_first")
@@ -210,7 +218,7 @@ def _against_the_week() -> Iterator[Case]:
         Spare("less than twice", h.tokens(output=30)), Spare("three times as many requests", scaled(STACK, 3, counted)),
         Spare("four minutes", h.tokens(output=60), 2 * MIN),
         Spare("nine in half an hour", scaled(h.tokens(output=60), ASKED_SELDOM / 2), base=scaled(STACK, ASKED_SELDOM / 2, counted))),
-        step_s=WEEK_STEP_S, history_s=WEEK_S, sure_s=30 * MIN, past=True, gauge=True)  # fmt: skip
+        step_s=WEEK_STEP_S, history_s=WEEK_S, sure_s=30 * MIN, past=h.tokens(output=60), gauge=True)  # fmt: skip
 
 
 # -- models and machine ----------------------------------------------------------------------------------------------------------------
@@ -255,5 +263,14 @@ def _machine() -> Iterator[Case]:
                spare=(Spare("11 % left", h.host(available_bytes=1.76e9)), Spare("seven scrapes", h.host(available_bytes=1e9), 105.0)))
 
 
-CASES = (*(_burn(of, pair) for of in _BURNS for pair in PAIRS), *_targets(), *(case for service in h.RATES for case in _requests(service)),
-         *_llm(), *_models(), *_machine())
+def apart(window: str) -> Iterator[tuple[World, tuple[Mapping[str, str], ...]]]:
+    """For each objective a world in which all others burn as they can, and with what their alerts of this window fire: not its own."""
+    severity = next(pair.severity for pair in PAIRS if duration(pair.long * seconds("30d")) == window)
+    for spared in _BURNS:
+        others = [of for of in _BURNS if of is not spared]
+        yield (together(STACK, *(of.hurt(0.9) for of in others)),
+               tuple({"alertname": of.alert, **of.labels, "severity": severity, "window": window} for of in others))
+
+
+CASES = (*(case for of in _BURNS for pair in PAIRS for case in _burn(of, pair)), *_targets(),
+         *(case for service in h.RATES for case in _requests(service)), *_llm(), *_models(), *_machine())

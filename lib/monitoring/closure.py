@@ -16,12 +16,18 @@ STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 def of(groups: Sequence[Group], alert: str, labels: Mapping[str, str] | None = None) -> list[Group]:
     """Groups with the alert's rules (those with all of `labels`) and what they read, in order. Raises KeyError."""
-    every = [(group["name"], rule) for group in groups for rule in group["rules"]]
-    wanted = {id(rule) for _, rule in every if rule.get("alert") == alert and (labels or {}).items() <= rule.get("labels", {}).items()}
+    wanted = [rule for group in groups for rule in group["rules"]
+              if rule.get("alert") == alert and (labels or {}).items() <= rule.get("labels", {}).items()]
     if not wanted:
         raise KeyError(f"no rule alerts {alert} with {labels or {}}")
-    while more := {id(rule) for _, rule in every if id(rule) not in wanted and "record" in rule
-                   and any(_answers(rule, asking) for _, asking in every if id(asking) in wanted)}:
+    return below(groups, wanted)
+
+
+def below(groups: Sequence[Group], rules: Sequence[Rule]) -> list[Group]:
+    """Groups with these rules and what they read, in order."""
+    every, wanted = [rule for group in groups for rule in group["rules"]], {id(rule) for rule in rules}
+    while more := {id(rule) for rule in every if id(rule) not in wanted and "record" in rule
+                   and any(_answers(rule, asking) for asking in every if id(asking) in wanted)}:
         wanted |= more
     kept = [{**group, "rules": [rule for rule in group["rules"] if id(rule) in wanted]} for group in groups]
     return [group for group in kept if group["rules"]]

@@ -16,6 +16,7 @@ JOBS = ("gateway", "fraud", "retail", "node", "gpu", "prometheus", "alertmanager
 ENGINES = {"llama.cpp": {"instance": "llm:8081", "job": "llm", "engine": "llama.cpp", "model": MODEL},
            "vLLM": {"instance": "llm:8082", "job": "llm", "engine": "vLLM", "model": MODEL}}  # fmt: skip
 FRAUD = {"0.001": 0.1, "0.0022": 0.6, "0.0047": 0.93, "0.01": 0.99, "0.047": 0.998, "0.1": 0.999, "0.22": 1.0, "+Inf": 1.0}
+LLM = {"0.001": 0.0, "0.1": 0.0, "0.22": 0.5, "1": 0.95, "2.2": 1.0, "+Inf": 1.0}  # whole answers
 FIRST = {"0.1": 0.2, "0.15": 0.7, "0.22": 0.95, "0.33": 0.99, "0.47": 0.996, "1": 0.999, "2.2": 1.0, "+Inf": 1.0}
 EACH = {"0.01": 0.1, "0.022": 0.9, "0.047": 0.99, "0.1": 0.999, "0.22": 1.0, "+Inf": 1.0}
 AGES = {"0.1": 0.8, "0.25": 0.98, "0.5": 0.999, "1.0": 1.0, "+Inf": 1.0}
@@ -39,8 +40,8 @@ def asked(service: str, outcome: str, share: float) -> World:
                       for kind, n in out.items()))
 
 
-def answered(shares: dict[str, float]) -> World:
-    return histogram("gateway_request_seconds", RATES["fraud"], shares, service="fraud", **at("gateway"))
+def answered(shares: dict[str, float], service: str = "fraud") -> World:
+    return histogram("gateway_request_seconds", RATES[service], shares, service=service, **at("gateway"))
 
 
 def first_tokens(shares: dict[str, float], per_s: float = RATES["llm"]) -> World:
@@ -61,7 +62,8 @@ def engines(*, output_per_s: float = RATES["llm"] * TOKENS["output"], running: f
     """Both of them, each as if it were alone."""
     llamacpp, vllm = ENGINES["llama.cpp"], {**ENGINES["vLLM"], "model_name": MODEL, "exported_engine": "0"}
     return together(
-        counter("llamacpp:prompt_tokens_total", 40, **llamacpp), counter("llamacpp:tokens_predicted_total", output_per_s, **llamacpp),
+        counter("llamacpp:prompt_tokens_total", 40, **llamacpp), counter("llamacpp:prompt_tokens_cached_total", 28, **llamacpp),
+        counter("llamacpp:tokens_predicted_total", output_per_s, **llamacpp),
         counter("llamacpp:n_decode_total", 12, **llamacpp), gauge("llamacpp:requests_processing", running, **llamacpp),
         gauge("llamacpp:requests_deferred", waiting, **llamacpp),
         counter("vllm:prompt_tokens_total", 96, **vllm), counter("vllm:prefix_cache_hits_total", 56, **vllm),
@@ -122,7 +124,8 @@ def host(*, waiting: float | None = 0.2, idle: float = 0.5, available_bytes: flo
 def card(*, power: float = 0.01, thermal: float = 0) -> World:
     """`power`, `thermal`: the share of time in which it was throttled because of each."""
     here = {**CARD, **at("gpu")}
-    gauges = {"DCGM_FI_DEV_GPU_UTIL": 60, "DCGM_FI_DEV_FB_USED": 60_000, "DCGM_FI_DEV_FB_FREE": 80_000, "DCGM_FI_DEV_POWER_USAGE": 400}
+    gauges = {"DCGM_FI_DEV_GPU_UTIL": 60, "DCGM_FI_DEV_FB_USED": 60_000, "DCGM_FI_DEV_FB_FREE": 80_000, "DCGM_FI_DEV_POWER_USAGE": 400,
+              "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": 0.3, "DCGM_FI_PROF_DRAM_ACTIVE": 0.5}
     return together(*(gauge(name, value, **here) for name, value in gauges.items()),
                     counter("DCGM_FI_DEV_POWER_VIOLATION", power * 1e9, **here),
                     counter("DCGM_FI_DEV_THERMAL_VIOLATION", thermal * 1e9, **here))
@@ -136,9 +139,9 @@ def up(**jobs: float | None) -> World:
 
 def stack() -> World:
     """All of it."""
-    return together(up(), *(asked(service, "timeout", FEW / len(OUTCOMES)) for service in RATES), answered(FRAUD), first_tokens(FIRST),
-                    each_token(EACH), tokens(), engines(), in_flight(2), frames(), cameras(), scores(SCORES), facts(), versions(), host(),
-                    card())
+    return together(up(), *(asked(service, "timeout", FEW / len(OUTCOMES)) for service in RATES), answered(FRAUD), answered(LLM, "llm"),
+                    first_tokens(FIRST), each_token(EACH), tokens(), engines(), in_flight(2), frames(), cameras(), scores(SCORES), facts(),
+                    versions(), host(), card())
 
 
 def idle() -> World:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import yaml
 
 from lib.home import ROOT
-from lib.monitoring import cases, closure, config, promtool
+from lib.monitoring import cases, closure, config, promtool, recorded
 from lib.monitoring.cases import Case, Spare
 from lib.monitoring.rules import Group
 from lib.monitoring.scenes import Change, Scene, World, together
@@ -28,7 +28,7 @@ from lib.monitoring.timing import PRODUCTION
 Kind = Literal["fires", "resolves", "gap", "below", "idle", "young", "restart"]
 TESTS = ROOT / "monitoring" / "tests"
 SLACK = 2  # scrapes: a rate is known to that
-HOLD = 6  # scrapes that a fault goes on after it was told, lost and failed ones among them
+HOLD = 12  # scrapes that a fault goes on after it was told, lost and failed ones early among them
 MADE = "# Made by `python -m lib.monitoring.proofs --write`; run it with `promtool test rules monitoring/tests/*.yml`.\n"
 
 
@@ -60,7 +60,7 @@ def proofs(case: Case) -> list[Proof]:
     scenes += [_silent(case, "below", together(case.world, spare.base), [spare]) for spare in case.spare if spare.base]
     if case.idle is not None:
         scenes.append(_silent(case, "idle", case.idle, [Spare("nobody asks", {})]))
-    if case.past:
+    if case.past is not None:
         scenes.append(_silent(case, "young", case.world, [Spare("no past to compare with", case.hurt)], after_s=3600))
     return [_fires(case), *scenes]
 
@@ -73,19 +73,22 @@ def _fires(case: Case) -> Proof:
     keeps_s = cases.KEEPS_S if case.gauge else 0.0
     last = ended + _up(case.heals_s + (keeps_s or 0), step) + slack
     at = int(told / step)
-    scene = Scene(case.world, last + step, step, (Change(began, ended, case.hurt),), lost=(at + 1, at + 2),
+    scene = Scene(case.world, last + step, step, (*_past(case), Change(began, ended, case.hurt)), lost=(at + 1, at + 2),
                   failed=() if keeps_s is None else (at + 4, at + 5))
+    still = [Check(_now(case), _up(ended + case.heals_s, step) - slack, case.labels)] if case.heals_s > 2 * slack else []
     return Proof(case, f"fires after {case.fires_s:.0f} s, stays, ends", ("fires", "gap", "resolves"), scene, (
         Check(_ever(case, told - 2 * slack), told - 2 * slack),
         Check(_now(case), told, case.labels),
         Check(_ever(case, ended - step - told), ended - step, case.labels, HOLD),
+        *still,
         Check(_now(case), last),
     ))  # fmt: skip
 
 
 def _silent(case: Case, kind: Kind, world: World, spares: Sequence[Spare], *, after_s: float | None = None) -> Proof:
-    step, gaps, at, changes = case.step_s, [], case.history_s if after_s is None else after_s, []
-    if not case.past and not any(spare.hurt for spare in spares):
+    step, gaps, changes = case.step_s, [], [*_past(case)] if after_s is None else []
+    at = case.history_s if after_s is None else after_s
+    if case.past is None and not any(spare.hurt for spare in spares):
         at = 0.0
     for spare in spares:
         span = _up(max(case.sure_s, case.fires_s + 10 * step if spare.lasts_s is None and spare.hurt else 0), step)
@@ -96,6 +99,11 @@ def _silent(case: Case, kind: Kind, world: World, spares: Sequence[Spare], *, af
     scene = Scene(world, at, step, tuple(changes), lost=lost, failed=failed)
     what = "; ".join(spare.why for spare in spares)
     return Proof(case, f"silent: {what}", (kind, "gap"), scene, (Check(_ever(case, scene.length_s), scene.length_s),))
+
+
+def _past(case: Case) -> tuple[Change, ...]:
+    """A fifth of the history was otherwise, soon after its beginning: no median minds, and whatever is no median does."""
+    return () if case.past is None else (Change(0.15 * case.history_s, 0.35 * case.history_s, case.past),)
 
 
 def _now(case: Case) -> str:
@@ -120,6 +128,21 @@ def restart(groups: Sequence[Group]) -> dict[str, Any]:
         "promql_expr_test": [_told(Check('count by (alertname) (count_over_time(ALERTS{alertstate="firing"}[2400s]))', 2400,
                                          ({"alertname": "Watchdog"},)))],
     }]}  # fmt: skip
+
+
+def apart(groups: Sequence[Group]) -> dict[str, tuple[list[Group], dict[str, Any]]]:
+    """By window: all objectives but one burn, and their alerts fire, and not that one's."""
+    found = {}
+    for window, step in cases.STEPS_S.items():
+        burns = [rule for group in groups for rule in group["rules"] if rule.get("labels", {}).get("window") == window]
+        needed = closure.below(groups, burns)
+        read = set().union(*(closure.names(rule) for group in needed for rule in group["rules"]))
+        expr = f'sum without (alertstate) (ALERTS{{alertstate="firing",window="{window}"}})'
+        found[window] = needed, {"evaluation_interval": f"{step:.0f}s", "tests": [
+            {"name": "all objectives but one burn", "interval": f"{step:.0f}s",
+             "input_series": _series(Scene(world, 30 * step, step), read),
+             "promql_expr_test": [_told(Check(expr, 30 * step, labels))]} for world, labels in cases.apart(window)]}  # fmt: skip
+    return found
 
 
 def document(told: Sequence[Proof], groups: Sequence[Group]) -> dict[str, Any]:
@@ -158,9 +181,11 @@ def all_files(groups: Sequence[Group]) -> dict[str, tuple[list[Proof], dict[str,
     return {name: (told, document(told, groups)) for name, told in by.items()}
 
 
-def failing(told: Sequence[Proof], tests: Mapping[str, Any], groups: Sequence[Group]) -> str | None:
-    """What promtool says of these proofs under these rules that is not as it should be. Raises KeyError: the alert is gone."""
-    return tried(tests, closure.of(groups, told[0].case.alert, told[0].case.only))
+def everything(groups: Sequence[Group]) -> dict[str, tuple[list[Group], dict[str, Any]]]:
+    """Name → the rules that are tried, and promtool's YAML without its rule_files. All but `restart`, which tries all rules."""
+    alone = {name: (closure.of(groups, told[0].case.alert, told[0].case.only), tests) for name, (told, tests) in all_files(groups).items()}
+    return {**alone, **{f"apart-{window}": told for window, told in apart(groups).items()},
+            **{f"recorded-{name}": told for name, told in recorded.documents(groups).items()}}  # fmt: skip
 
 
 def tried(tests: Mapping[str, Any], groups: Sequence[Group]) -> str | None:
@@ -177,11 +202,8 @@ def files() -> dict[str, str]:
     groups = config.groups(PRODUCTION)
     home = {group["name"]: f"../{path}" for path, text in config.files(PRODUCTION).items() if path.startswith("rules/")
             for group in yaml.safe_load(text)["groups"]}  # fmt: skip
-    made = {}
-    for name, (told, tests) in all_files(groups).items():
-        case = told[0].case
-        used = dict.fromkeys(home[group["name"]] for group in closure.of(groups, case.alert, case.only))
-        made[f"{name}.yml"] = MADE + _yaml({"rule_files": list(used), **tests})
+    made = {f"{name}.yml": MADE + _yaml({"rule_files": list(dict.fromkeys(home[group["name"]] for group in needed)), **tests})
+            for name, (needed, tests) in everything(groups).items()}  # fmt: skip
     made["restart.yml"] = MADE + _yaml({"rule_files": ["../rules/*.yml"], **restart(groups)})
     return made
 

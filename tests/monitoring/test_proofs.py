@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lib.install import Missing
-from lib.monitoring import cases, closure, config, proofs, tools
+from lib.monitoring import cases, closure, config, proofs, recorded, tools
 from lib.monitoring.timing import PRODUCTION
 
 GROUPS = config.groups(PRODUCTION)
@@ -18,15 +18,15 @@ needs_promtool = pytest.mark.skipif(isinstance(tools.find("promtool"), Missing),
 
 
 @pytest.fixture(scope="module")
-def files() -> dict[str, tuple[list[proofs.Proof], dict[str, Any]]]:
-    return proofs.all_files(GROUPS)
+def everything() -> dict[str, tuple[list[Any], dict[str, Any]]]:
+    return proofs.everything(GROUPS)
 
 
-def test_every_alert_has_all_its_proofs(files: dict[str, Any]) -> None:
+def test_every_alert_has_all_its_proofs() -> None:
     shown: dict[tuple[str, str], set[str]] = {}
-    for told, _ in files.values():
-        for proof in told:
-            shown.setdefault((proof.case.alert, proof.case.only.get("window", "")), set()).update(proof.kinds)
+    for case in cases.CASES:
+        for proof in proofs.proofs(case):
+            shown.setdefault((case.alert, case.only.get("window", "")), set()).update(proof.kinds)
     assert set(shown) == ALERTS - {("Watchdog", "")}, "Watchdog fires through a restart of everything: proofs.restart"
     assert not {alert: KINDS - kinds for alert, kinds in shown.items() if KINDS - kinds}
     against_a_week = {rule["alert"] for group in GROUPS for rule in group["rules"] if "alert" in rule and "median1w" in rule["expr"]}
@@ -34,10 +34,15 @@ def test_every_alert_has_all_its_proofs(files: dict[str, Any]) -> None:
 
 
 @needs_promtool
-def test_promtool_agrees_with_every_proof(files: dict[str, tuple[list[proofs.Proof], dict[str, Any]]]) -> None:
+def test_promtool_agrees_with_every_proof(everything: dict[str, Any]) -> None:
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda told: proofs.failing(*told, GROUPS), files.values()))
-    assert not (wrong := {name: said for name, said in zip(files, found, strict=True) if said}), "\n".join(wrong.values())[:4000]
+        found = list(pool.map(lambda told: proofs.tried(told[1], told[0]), everything.values()))
+    assert not (wrong := {name: said for name, said in zip(everything, found, strict=True) if said}), "\n".join(wrong.values())[:4000]
+
+
+def test_every_recorded_series_has_a_value_that_it_ought_to_have() -> None:
+    made = {rule["record"] for group in GROUPS for rule in group["rules"] if "record" in rule}
+    assert {name for name in made if not name.endswith("_median1w")} == {value.name for value in recorded.values()}, "medians: their alerts"
 
 
 @needs_promtool
@@ -50,11 +55,11 @@ def test_nothing_fires_when_everything_begins_anew() -> None:
     ("FraudLatencyBudgetBurn", "14.4 *", "20 *"), ("QueueGrowing", "> 4", "> 3"), ("TargetDown", "up == 0", "up != 0"),
     ("ErrorBurst", ">= 3", ">= 1"),
 ])  # fmt: skip
-def test_a_rule_that_is_wrong_fails_its_proofs(files: dict[str, Any], alert: str, old: str, new: str) -> None:
+def test_a_rule_that_is_wrong_fails_its_proofs(everything: dict[str, Any], alert: str, old: str, new: str) -> None:
+    groups, tests = next(told for name, told in everything.items() if name.startswith(alert.lower()))
     wrong = [{**group, "rules": [{**rule, "expr": rule["expr"].replace(old, new)} if rule.get("alert") == alert else rule
-                                 for rule in group["rules"]]} for group in GROUPS]  # fmt: skip
-    name = next(name for name, (told, _) in files.items() if told[0].case.alert == alert)
-    assert proofs.failing(*files[name], GROUPS) is None and "FAILED" in (proofs.failing(*files[name], wrong) or "")
+                                 for rule in group["rules"]]} for group in groups]  # fmt: skip
+    assert wrong != groups and proofs.tried(tests, groups) is None and "FAILED" in (proofs.tried(tests, wrong) or "")
 
 
 def test_what_is_committed_is_up_to_date() -> None:
