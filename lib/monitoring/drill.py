@@ -41,9 +41,9 @@ class Plan:
 
     scenarios: tuple[str, ...]
     rounds: int
-    settle_s: float = 24.0
-    calm_s: float = 6.0
-    after_s: float = 3.0
+    settle_s: float = 30.0
+    calm_s: float = 5.0
+    after_s: float = 2.0
     clear_s: float = 16.0
 
 
@@ -104,6 +104,7 @@ def _afresh(here: Stand, clean: _Clean) -> None:
 
 
 def _scenario(here: Stand, what: Scenario, plan: Plan, clean: _Clean, *, series: bool) -> Found:
+    what.ready(here)
     _afresh(here, clean)
     began_s = time.time()
     _calm(here)
@@ -139,7 +140,7 @@ def _scenario(here: Stand, what: Scenario, plan: Plan, clean: _Clean, *, series:
     return Found({}, facts, checks, _kept(here, began_s, ended_s, injected_s, series=series))
 
 
-def _calm(here: Stand, *, patience_s: float = 45) -> None:
+def _calm(here: Stand, *, patience_s: float = 60) -> None:
     """Wait until all is scraped and nothing is pending. Raises Broke."""
     until = time.monotonic() + patience_s
     while True:

@@ -30,7 +30,7 @@ WRONG = "drill-0000"  # a version that nobody deployed
 SPARE_BYTES = 2**30  # left to the rest of the machine when memory is filled
 DELAY_S = 1.5  # half as long again as the first token may take
 FLOOD = 50  # completions at once, within what the gateway lets be in flight
-PAUSE_S = 0.2  # shorter than what the service grants Redis: slow, not lost
+PAUSE_S, GAP_S = 0.2, 0.05  # shorter than what the service grants Redis, and a gap for what waits: slow, not lost
 TOKENS_TIMES = 4
 LOW_MEMORY, FILLED_TO = 0.1, 0.07  # shares of memory that are available: an alert's threshold, and what is left
 # Evenly spaced, so that a forecast does not have to guess how many requests a second brings.
@@ -52,6 +52,7 @@ class Scenario:
     inject: Callable[[Stand], Injected]
     sees: Witness
     hold_s: float = 16.0
+    ready: Callable[[Stand], object] = lambda _: None  # what is done beforehand, in peace
 
     @property
     def control(self) -> bool:
@@ -117,6 +118,7 @@ def _stress(*options: str) -> Callable[[Stand], Injected]:
     def injected(stand: Stand) -> Iterator[None]:
         if (found := shutil.which("stress-ng")) is None:
             raise Skipped("stress-ng is not installed on this machine")
+        logs().mkdir(parents=True, exist_ok=True)
         with process.guarded((found, "--quiet", *options), {}, logs() / "stress-ng.log", 2):
             yield
 
@@ -146,7 +148,7 @@ def _memory(stand: Stand) -> Iterator[list[float]]:
 def _slow_redis(stand: Stand) -> Iterator[None]:
     """Every command waits for up to PAUSE_S: Redis pauses its clients again and again, as a store does that is short of I/O."""
     pause = ("CLIENT", "PAUSE", str(round(PAUSE_S * 1000)), "ALL")
-    with stand.redis_cli() as redis, _repeated(PAUSE_S + 0.01, lambda: redis.execute_command(*pause)):
+    with stand.redis_cli() as redis, _repeated(PAUSE_S + GAP_S, lambda: redis.execute_command(*pause)):
         yield
 
 
@@ -171,23 +173,36 @@ def _repeated(every_s: float, act: Callable[[], object]) -> Iterator[None]:
         thread.join()
 
 
-def _another_model(**changed: object) -> Callable[[Stand], Injected]:
-    """The fraud service deployed with a model whose description differs: a version nobody asked for, a calibration that is flat."""
+def _prepared(**changed: object) -> Callable[[Stand], None]:
+    """An instance of the fraud service, started before anything happens, as a deploy starts it elsewhere: here it would starve the rest.
 
-    @contextlib.contextmanager
-    def injected(stand: Stand) -> Iterator[None]:
+    Its model's description differs by `changed`: a version that nobody asked for, a calibration that is flat; or not at all.
+    """
+
+    def ready(stand: Stand) -> None:
         from lib.pipelines.fraud import model
 
-        root = model.load().root
-        copy = stand.folder / f"model-{'-'.join(changed)}"
+        root, copy = model.load().root, stand.folder / f"model-{'-'.join(changed)}"
         if not copy.exists():
             copy.mkdir()
             for file in root.iterdir():
                 (copy / file.name).symlink_to(file) if file.name != "ok.json" else None
             (copy / "ok.json").write_text(json.dumps({**json.loads((root / "ok.json").read_text()), **changed}))
-        stand.replace("fraud", "--model", str(copy))
+        stand.prepare("fraud", "--model", str(copy))
+
+    return ready
+
+
+def _another_model() -> Callable[[Stand], Injected]:
+    """The prepared instance takes the traffic."""
+
+    @contextlib.contextmanager
+    def injected(stand: Stand) -> Iterator[list[float]]:
+        asked_s = time.time()
+        stand.replace("fraud")
+        told = stand.prometheus.range(f'fraud_model_info{{version="{WRONG}"}}', asked_s, time.time(), 0.1)
         try:
-            yield
+            yield told["t_s"].tolist()[:1]  # it is scraped before it has the traffic
         finally:
             stand.replace("fraud")
 
@@ -230,9 +245,10 @@ SCENARIOS = (
              witness.waiting),
     Scenario("processors starved", "stress-ng: eight busy workers a processor", "host", ("HostCpuSaturated",),
              _stress("--cpu", str(8 * (os.cpu_count() or 1))), witness.pressure),
-    Scenario("memory pressure", f"stress-ng fills memory but for {FILLED_TO:.0%}", "host", ("HostMemoryLow",), _memory, witness.memory),
+    Scenario("memory pressure", f"stress-ng fills memory but for {FILLED_TO:.0%}", "host", ("HostMemoryLow",), _memory, witness.memory,
+             hold_s=45.0),
     Scenario("constant scores", "the fraud model is deployed with a flat calibration", "fraud", ("ScoreDrift",),
-             _another_model(a=0.0), witness.one_score),
+             _another_model(), witness.one_score, ready=_prepared(a=0.0)),
     Scenario("no prediction", "completions are answered 200, and empty", "llm", ("SilentFailure",), _toxic(empty=True),
              witness.empty("llm")),
     Scenario("exporter gone", "kill -9 of node_exporter", "host", ("TargetDown",), _killed("node"), witness.silent("node")),
@@ -241,7 +257,7 @@ SCENARIOS = (
     Scenario("dependency lost", "kill -9 of Redis", "fraud", ("ErrorBurst", "FraudAvailabilityBudgetBurn"), _killed("redis"),
              witness.failed("fraud")),
     Scenario("wrong version", "another fraud model is deployed than was meant", "fraud", ("ModelVersionUnexpected",),
-             _another_model(version=WRONG), witness.another_version(WRONG)),
+             _another_model(), witness.another_version(WRONG), ready=_prepared(version=WRONG)),
     Scenario("token jump", f"prompts and answers {TOKENS_TIMES} times as long", "llm", ("TokenCostSpike",),
              _plan(llm={"rate": 1.0, "prompt_tokens": 32 * TOKENS_TIMES, "output_tokens": 8 * TOKENS_TIMES}), witness.tokens),
     Scenario("camera lost", "the camera's footage breaks off", "retail", ("CameraDown",), _camera_lost, witness.camera),
@@ -250,7 +266,7 @@ SCENARIOS = (
     Scenario("load step", "control: half as much load again", "none", (),
              _plan(fraud={"rate": 60.0}, llm={"rate": 6.0}), witness.rate, hold_s=12.0),
     Scenario("deploy", "control: the fraud service is replaced by an equal one", "none", (), _deployed, witness.failed("fraud"),
-             hold_s=12.0),
+             hold_s=12.0, ready=_prepared()),
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lib.monitoring import alerts, predict
 from lib.monitoring.alerts import Alert
-from lib.monitoring.faults import DELAY_S, PAUSE_S, TOKENS_TIMES, USUAL, Scenario
+from lib.monitoring.faults import DELAY_S, GAP_S, PAUSE_S, TOKENS_TIMES, USUAL, Scenario
 from lib.monitoring.slo import PAIRS
 from lib.monitoring.timing import Timing
 
@@ -46,7 +46,7 @@ def signals(name: str, timing: Timing) -> tuple[Signal, ...]:
         return Signal("ErrorBurst", max(few_s, predict.crossed(threshold=BURSTING, window_s=window_s, level=share)),
                       predict.held(threshold=BURSTING, window_s=window_s, level=share))
 
-    slow = (PAUSE_S - 0.1) / (PAUSE_S + 0.01)  # who comes in the rest of a pause waits for less than the objective allows
+    slow = (PAUSE_S - 0.1) / (PAUSE_S + GAP_S)  # who comes in the rest of a pause waits for less than the objective allows
     pressed = (PRESSED - CALM_PRESSURE) / (1 - CALM_PRESSURE) * window_s
     dear = (DEARER - 1) / (TOKENS_TIMES - 1) * window_s
     table: Mapping[str, tuple[Signal, ...]] = {

@@ -34,7 +34,7 @@ from lib.process import Process, running
 
 RATE_PER_S, SCRAPES_PER_S = 500.0, 10
 WATCHERS = ("gateway", "prometheus", "alertmanager", "node", "gpu")
-SECONDS = {"smoke": (1.0, 1, 5.0), "quick": (3.0, 6, 45.0), "full": (10.0, 10, 120.0)}  # a side of a pair, pairs, of the whole stack
+SECONDS = {"smoke": (1.0, 1, 5.0), "quick": (3.0, 6, 45.0), "full": (3.0, 12, 90.0)}  # a side of a pair, pairs, of the whole stack
 
 
 def measured(s: Session, profile: str) -> None:

@@ -56,6 +56,7 @@ class Stand:
         self._programs: dict[str, Program] = {}
         self._held: dict[str, ExitStack] = {}
         self._retiring: Thread | None = None
+        self._prepared: tuple[Program, Process, ExitStack] | None = None
         self.load: controls.Load
         self.shim = controls.Shim(lambda: self.urls["shim"])
 
@@ -101,18 +102,27 @@ class Stand:
         self.end(name)
         self.start(name)
 
-    def replace(self, name: str, *options: str) -> None:
-        """Deploy the fraud service anew with `options`: start, be scraped, take the traffic; the old one ends once nobody looks at it.
-
-        Returns when the new one has the traffic. Raises Died, and then the old one still serves.
-        """
+    def prepare(self, name: str, *options: str) -> None:
+        """Start the instance that `replace` will deploy, beside the one that serves. Raises Died."""
         if name != "fraud":
             raise ValueError(f"only the fraud service is deployed beside itself, not {name}")
         self._retired()
+        program, held = services.fraud(self.folder, self.ports.get("redis"), *options), ExitStack()
+        self._prepared = program, held.enter_context(services.started(program, process.free_port(), self.folder / "logs")), held
+
+    def replace(self, name: str, *options: str) -> None:
+        """Deploy the fraud service anew with `options`, or the prepared instance: it is scraped, takes the traffic; the old one ends once
+        nobody looks at it.
+
+        Returns when the new one has the traffic. Raises Died, and then the old one still serves.
+        """
         old, held = self.processes[name], self._held[name]
-        program = services.fraud(self.folder, self.ports.get("redis"), *options)
-        self.start(name, program, port=process.free_port())
+        if self._prepared is None:
+            self.prepare(name, *options)
+        assert self._prepared is not None
+        (self._programs[name], self.processes[name], self._held[name]), self._prepared = self._prepared, None
         new = self.processes[name]
+        self.ports[name] = new.port
         self._target(name, old.port, new.port)
         self._await(lambda: self._scraped(name, {old.port, new.port}), f"Prometheus does not scrape the new {name}")
         httpx.put(self.urls["gateway"] + "/-/routes", json={name: new.url}, timeout=controls.ASK_S, trust_env=False).raise_for_status()
@@ -236,6 +246,8 @@ class Stand:
         if "load" in self._held:
             self.end("load")
         self._retired()
+        if self._prepared is not None:
+            self._prepared[2].close()
         with ThreadPoolExecutor(max(1, len(self._held))) as pool:
             list(pool.map(self.end, list(self._held)))
 

@@ -23,7 +23,7 @@ from lib.monitoring.session import Session
 from lib.monitoring.stand import Stand, stand
 from lib.monitoring.timing import DRILL, duration
 
-SECONDS = {"smoke": 6.0, "quick": 60.0, "full": 600.0}
+SECONDS = {"smoke": 6.0, "quick": 60.0, "full": 120.0}
 # vLLM takes seconds for a completion on two processors; what it cannot serve would fail.
 LOAD = {"llamacpp": USUAL, "vllm": {**USUAL, "llm": {**USUAL["llm"], "rate": 0.2}}}
 LOG = "requests.jsonl"  # of the gateway, in the stand's folder

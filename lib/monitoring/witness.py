@@ -5,8 +5,9 @@ A witness is asked before the fault and during it; without an impact there is no
 
 from __future__ import annotations
 
+import contextlib
 import json
-import time
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from lib.monitoring.stand import Stand
 
 ASK_S = 0.5  # how long something is given to answer a witness
-LOOKS = 40  # transactions that are scored to see whether scores differ
+LOOKS = 40  # decisions that are looked at to see whether scores differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def _waiting(stand: Stand, start_s: float, end_s: float) -> float | None:
     return float(moments.cumsum().max()) if len(moments) else 0.0
 
 
-waiting = Witness("llm: most requests under way at a time", _waiting, _higher(20))
+waiting = Witness("llm: most requests under way at a time", _waiting, _higher(10))
 
 
 def _rate(stand: Stand, start_s: float, end_s: float) -> float | None:
@@ -116,21 +117,17 @@ def _pressure(_: Stand, start_s: float, end_s: float) -> float | None:
         return psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
 
 
-pressure = Witness("share of time that something waits for a processor", _pressure, _higher(0.2))
+pressure = Witness("share of ten seconds in which something waits for a processor", _pressure, _higher(0.1))
 memory = Witness("memory available, share", lambda *_: psutil.virtual_memory().available / psutil.virtual_memory().total,
                  lambda before, during: during < 0.1 < before)
 
 
 def _scores(stand: Stand, *_: float) -> float | None:
-    """How many different probabilities the service gives to transactions that differ, as a share."""
-    from lib.pipelines.fraud.data import ledger
-    from lib.pipelines.fraud.replay import Replay
-
-    bodies = Replay(ledger(), f"witness-{time.time_ns()}").bodies(LOOKS)
-    with httpx.Client(base_url=stand.urls["gateway"], timeout=2, trust_env=False) as http:
-        told = [http.post("/fraud/v1/score", content=body) for body in bodies]
-    seen = [answer.json()["probability"] for answer in told if answer.status_code == 200]
-    return len(set(seen)) / len(seen) if seen else None
+    """How many different probabilities the last LOOKS decisions have, as a share: from the service's decision log."""
+    log = stand.folder / f"decisions-{stand.ports['fraud']}.sqlite"
+    with contextlib.closing(sqlite3.connect(f"file:{log}?mode=ro", uri=True)) as reader:
+        seen = [score for (score,) in reader.execute("select probability from decisions order by rowid desc limit ?", (LOOKS,))]
+    return len(set(seen)) / len(seen) if len(seen) == LOOKS else None
 
 
 one_score = Witness("fraud: different scores, share of transactions", _scores, lambda before, during: during < 0.1 < before)
