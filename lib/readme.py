@@ -9,6 +9,9 @@ from lib.images import views as image_views
 from lib.llm import batching, breakdown, capacity, fidelity, latency, prefix, quantization, readings, saturation, throughput, ways
 from lib.llm.metrics import INTERACTIVE, SERVER
 from lib.llm.session import session
+from lib.monitoring import accounts, trials
+from lib.monitoring import findings as monitoring
+from lib.monitoring.session import session as monitoring_session
 from lib.pipelines.cost import allocation_views, beyond_views, ledger_views, money_views, prices
 from lib.pipelines.cost.session import session as cost_session
 from lib.pipelines.fraud import findings, load_views, views
@@ -37,7 +40,8 @@ def results() -> str:
     parts = []
     for title, part in (("Fraud detection: a verdict in time", _fraud), ("Smart retail: cameras on one machine", _retail),
                         ("What a million predictions cost", _cost), ("LLM engines: the first answer", _llm),
-                        ("LLM engines: load, memory, precision, batching", _llm_served)):
+                        ("LLM engines: load, memory, precision, batching", _llm_served),
+                        ("Monitoring: noticed, and how fast", _monitoring)):
         try:
             found = part()
         except (NothingRecorded, image_views.NothingRecorded) as reason:
@@ -211,3 +215,30 @@ def _batching() -> list[tuple[str, str, dict[str, Any]]]:
     size = max(batching.PLANS[s.run.parameters["profile"]].sizes)
     return [("continuous batching against {over}, {size} at a time ({engine})", "{ratio:.2f}× the tokens/s ({lo:.2f}–{hi:.2f})",
              ways.verdict(s.frame(), size=size))]  # fmt: skip
+
+
+def _monitoring() -> str:
+    """The drill in a sentence, then what stands around it: forecasts, controls, percentiles, bill, mutants, what watching costs."""
+    s = monitoring_session(profile="quick", mode="recorded")
+    told, bill = monitoring.courses(s), accounts.bill(s)
+    head = monitoring.headline(told)
+    finding = figures.filled(
+        "**{detected_hits} of {detected_n} injected faults raised the right alert, and in {first_hits} of {first_n} it came first** "
+        "({kinds} kinds of fault, {rounds} rounds in random order; each fault was seen by a witness that is not Prometheus).",
+        **head,
+    )
+    lines: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("alerts that came when the forecast said, within a scrape and an evaluation", "{due_hits} of {due_n} ({due_lo:.0%}–{due_hi:.0%})",
+         head),
+        ("controls (nothing, idle, load step, deploy) that raised an alarm", "{false_alarms} of {controls}", head),
+        ("largest error of {n} percentiles from our buckets", "{worst:.1%}", accounts.worst(accounts.told(s))),
+        ("the bill from counters against the request log; with cached tokens counted twice", "{counters:+.2%}; {naive:+.0%}",
+         accounts.billed(bill)),
+        ("mutants of rules and dashboards that the tests catch", "{hits} of {n}", trials.caught(trials.mutants(s))),
+        ("all that watches, of what runs", "{share:.0%} of the processors' time, {memory_mb:,.0f} MB",
+         monitoring.watching(monitoring.watchers(s))),
+    )  # fmt: skip
+    rows = ["| what | measured |", "|---|--:|"]
+    rows += [f"| {figures.said(what, **known)} | {figures.said(value, **known)} |" for what, value, known in lines]
+    where = f"Recorded on `{s.run.machine_id}`, run `{s.run.run_id}`; a drill's five minutes last two seconds."
+    return "\n".join([finding, "", *rows, "", where])

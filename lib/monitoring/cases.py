@@ -137,9 +137,13 @@ def _burn(of: _Burn, pair: Pair) -> Iterator[Case]:
 # -- the gateway's view of a service ---------------------------------------------------------------------------------------------------
 
 def _requests(service: str) -> Iterator[Case]:
+    def wrong(outcome: str) -> World:
+        return counter("gateway_requests_total", RARE, service=service, outcome=outcome, **h.at("gateway"))
+
     def two(outcome: str) -> Spare:
-        alone = counter("gateway_requests_total", RARE, service=service, outcome=outcome, **h.at("gateway"))
-        return Spare("two that fail at night", alone, lasts_s=30, base=IDLE)
+        return Spare("two of eight that fail at night", wrong(outcome), lasts_s=30, base=together(IDLE, six))
+
+    six = counter("gateway_requests_total", 6 / 300, service=service, outcome="ok", **h.at("gateway"))
 
     page = {"severity": "page", "service": service}
     few = h.FEW / len(h.OUTCOMES)
@@ -150,10 +154,15 @@ def _requests(service: str) -> Iterator[Case]:
                 Spare("empty answers are another alert's", h.asked(service, "empty", 0.9)),
                 Spare("the callers' own fault", flood), two("server"),
                 Spare("over within three minutes", h.asked(service, "server", 0.3), 2 * MIN)))
+    # It is over when fewer than three are left in five minutes.
+    yield Case("ErrorBurst", f"{service}, an outage at night", (page,), wrong("timeout"), 30 + 3 * MIN, 5 * MIN - 45,
+               world=together(IDLE, six), idle=None)
     fires, heals = crossing(0.05, usual=few, hurt=0.5, window_s=5 * MIN)
     yield Case("SilentFailure", service, ({**page, "outcome": "empty"},), h.asked(service, "empty", 0.5), fires, heals,
                (Spare("4.5 %", h.asked(service, "empty", 0.045)), Spare("errors are another alert's", h.asked(service, "server", 0.9)),
-                two("empty")))  # fmt: skip
+                two("empty")))
+    yield Case("SilentFailure", f"{service}, an outage at night", ({**page, "outcome": "empty"},), wrong("empty"), 30, 5 * MIN - 45,
+               world=together(IDLE, six), idle=None)  # fmt: skip
 
 
 # -- targets ---------------------------------------------------------------------------------------------------------------------------
@@ -164,9 +173,10 @@ def _targets() -> Iterator[Case]:
                spare=(Spare("seven scrapes", h.up(llm=0), 105.0),))
     yield Case("TargetDown", "node", ({**page, **h.at("node")},), h.up(node=0), 2 * MIN,
                spare=(Spare("seven scrapes", h.up(node=0), 105.0),))
-    yield Case("TargetMissing", "gateway", ({**page, "job": "gateway"},), h.up(gateway=None), 20 * MIN,
-               spare=(Spare("back after 19 minutes", h.up(gateway=None), 19 * MIN), Spare("down is not missing", h.up(gateway=0))))
-    yield Case("TargetMissing", "fraud", ({**page, "job": "fraud", "service": "fraud"},), h.up(fraud=None), 20 * MIN)
+    for job in (*h.JOBS, "llm"):
+        told = {**page, "job": job, **({"service": job} if job in h.RATES else {})}
+        yield Case("TargetMissing", job, (told,), h.up(**{job: None}), 20 * MIN, idle=IDLE if job == "gateway" else None,
+                   spare=(Spare("back after 19 minutes", h.up(**{job: None}), 19 * MIN), Spare("down is not missing", h.up(**{job: 0}))))
 
 
 # -- the language model ----------------------------------------------------------------------------------------------------------------
@@ -204,6 +214,10 @@ def _against_the_week() -> Iterator[Case]:
         Spare("nine in half an hour", h.first_tokens(LATE, ASKED_SELDOM), base=h.first_tokens(QUICK, ASKED_SELDOM)),
         Spare("twice of next to nothing: 0.193 s", h.first_tokens({**QUICK, "0.1": 0.3, "0.15": 0.8705}), base=h.first_tokens(QUICK))),
         step_s=WEEK_STEP_S, history_s=WEEK_S, sure_s=30 * MIN, past=h.first_tokens(LATE))
+    seldom = 20 / 1800  # half-hours of twenty requests are enough
+    yield Case("TtftRegression", "twenty in half an hour", (model,), h.first_tokens(LATE, seldom), 10 * MIN + 23, 277, idle=None,
+               world=together(STACK, h.first_tokens(h.FIRST, seldom)), step_s=WEEK_STEP_S, history_s=WEEK_S,
+               past=h.first_tokens(LATE, seldom))
     third = h.engines(output_per_s=0.3 * 24)
     # The half-hour average of five-minute rates is half when 0.5 ÷ 0.7 of it is slow, half a short window later.
     yield Case("ThroughputDrop", "0.3 of the week's", BOTH, third, (0.5 / 0.7 * 30 + 2.5 + 10) * MIN, (0.2 / 0.7 * 30 + 2.5) * MIN, (
@@ -253,11 +267,11 @@ def _machine() -> Iterator[Case]:
         yield Case("GpuThrottled", cause, (told,), h.card(**{cause: 0.5}), fires + 5 * MIN, heals,
                    (Spare("9 % of the time", h.card(**{cause: 0.09})), Spare("four minutes", h.card(**{cause: 0.3}), 2 * MIN)))
     fires, heals = crossing(0.6, usual=0.2, hurt=0.9, window_s=5 * MIN)
-    yield Case("HostCpuSaturated", "pressure", (here,), h.host(waiting=0.9), fires + MIN, heals,
+    yield Case("HostCpuSaturated", "pressure", (here,), h.host(waiting=0.9), fires + 5 * MIN, heals,
                (Spare("58 %", h.host(waiting=0.58)), Spare("busy, and nobody waits", h.host(idle=0.0))), gauge=True)
     fires, heals = crossing(0.97, usual=0.5, hurt=1.0, window_s=5 * MIN)
     old = together(STACK, h.host(waiting=None))
-    yield Case("HostCpuSaturated", "a kernel without pressure", (here,), h.host(waiting=None, idle=0.0), fires + MIN, heals,
+    yield Case("HostCpuSaturated", "a kernel without pressure", (here,), h.host(waiting=None, idle=0.0), fires + 5 * MIN, heals,
                (Spare("96 % busy", h.host(waiting=None, idle=0.04)),), world=old, gauge=True)
     yield Case("HostMemoryLow", "6 % left", ({**here, "severity": "page"},), h.host(available_bytes=1e9), 2 * MIN, gauge=True,
                spare=(Spare("11 % left", h.host(available_bytes=1.76e9)), Spare("seven scrapes", h.host(available_bytes=1e9), 105.0)))

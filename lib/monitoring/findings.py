@@ -165,6 +165,12 @@ def moves(s: Session) -> pd.DataFrame:
     )
 
 
+def movement(moved: pd.DataFrame) -> dict[str, Any]:
+    """How many panels that had data moved in a fault, and how many there are."""
+    each = moved.groupby(["dashboard", "panel"])["level"].max()
+    return {"moved": int((each > 0).sum()), "panels": len(each)}
+
+
 def still(moved: pd.DataFrame) -> pd.DataFrame:
     """Panels that no fault moved, and those without data: dashboard, panel, why that may be."""
     hit = moved[moved["level"] > 0].groupby(["dashboard", "panel"]).size()

@@ -52,9 +52,9 @@ def each_token(shares: dict[str, float]) -> World:
     return histogram("gen_ai_server_time_per_output_token_seconds", RATES["llm"], shares, model=MODEL, **at("gateway"))
 
 
-def tokens(**a_request: float) -> World:
+def tokens(per_s: float = RATES["llm"], **a_request: float) -> World:
     """Tokens by type that a request has."""
-    return together(*(counter("gen_ai_tokens_total", RATES["llm"] * n, model=MODEL, type=kind, **at("gateway"))
+    return together(*(counter("gen_ai_tokens_total", per_s * n, model=MODEL, type=kind, **at("gateway"))
                       for kind, n in (TOKENS | a_request).items()))
 
 
@@ -73,7 +73,9 @@ def engines(*, output_per_s: float = RATES["llm"] * TOKENS["output"], running: f
 
 
 def in_flight(llm: float) -> World:
-    return gauge("gateway_in_flight", llm, service="llm", **at("gateway"))
+    """The other services have always one."""
+    return together(*(gauge("gateway_in_flight", n, service=service, **at("gateway"))
+                      for service, n in (("fraud", 1), ("llm", llm), ("retail", 1))))
 
 
 def frames(*, seen: float = 5, dropped: float = 0, ages: dict[str, float] | None = None) -> World:

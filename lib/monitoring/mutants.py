@@ -37,6 +37,8 @@ UNITS = {"s": "ms", "ms": "s", "percentunit": "percent", "percent": "percentunit
 EQUIVALENT = (
     (r"sum -> avg|rate -> increase|rate removed|window", r"of what is times 0", "0 times a sum, a mean, a rate or an increase is 0"),
     (r"matcher dropped", r"BudgetBurn-\w+: (service|slo)=", "two other selectors still name the objective, and `and` keeps what all have"),
+    (r"sum -> avg", r"(latency|ttft|tpot|frame_age)_seconds:p\d+: ", "a quantile of mean buckets is that of their sum"),
+    (r"sum -> avg", r"CameraDown|host:memory_available", "whether there is any; an instance has one memory"),
     (r"sum -> avg|rate -> increase", r"EngineStalled: ", "whether there is any: a mean, a sum, a rate and an increase are above 0 alike"),
 )
 TIMES_0 = re.compile(r"\bor (?:1 \+ )?0 \* ")
@@ -94,7 +96,7 @@ def _changed(expr: str) -> Iterator[tuple[str, str, str]]:
     for hit in re.finditer(r"\brate\(([^()]*?)\[[^\]]*\]\)", expr):
         yield "rate removed", hit[0], put(hit, hit[1])
     for old, new in (("rate", "increase"), ("increase", "rate"), ("sum", "avg")):
-        for hit in re.finditer(rf"\b{old}\b(?=\s*(?:\(|by\b))", masked):
+        for hit in re.finditer(rf"\b{old}\b(?=\s*[(\0])", masked):
             yield f"{old} -> {new}", f"at {hit.start()}", put(hit, new)
     for hit in WINDOW.finditer(expr):
         other = "5m" if seconds(hit[1]) > 300 else "30m"

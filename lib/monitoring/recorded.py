@@ -26,6 +26,8 @@ SHARES = {"fraud": 2.0, "llm": 1.0, "retail": 0.5}
 BAD = ("empty", "refused", "timeout", "unreachable", "server")
 ZERO = {"service:errors:ratio_rate5m": 0.0, "slo:error_budget_left:ratio": 1.0}  # what a ratio is where there is nothing to divide by
 RATIOS = "slo:sli_error:ratio_rate"
+OWN = {"fraud": "fraud_", "llm": "gen_ai", "retail": "retail_"}
+SELDOM = "slo:sli_error:.+|.+_median1w"
 QUANTILES = ("p50", "p95", "p99")
 MODEL, CARD = {"model": h.MODEL}, h.CARD
 
@@ -131,7 +133,8 @@ def _slo() -> list[Value]:
     found = []
     for service, slo, objective, errors, events in (
         ("fraud", "availability", 0.99, 2 * bad, 2 * valid), ("fraud", "latency", 0.99, 0.02, 20),
-        ("llm", "availability", 0.99, bad, valid), ("llm", "ttft", 0.99, 0.002, 2), ("llm", "tpot", 0.99, 0.002, 2), ("retail", "freshness", 0.975, 0.405, 5.4),
+        ("llm", "availability", 0.99, bad, valid),
+        ("llm", "ttft", 0.99, 0.002, 2), ("llm", "tpot", 0.99, 0.002, 2), ("retail", "freshness", 0.975, 0.405, 5.4),
     ):  # fmt: skip
         of = {"service": service, "slo": slo}
         found += [Value(f"slo:{name}", of, value) for name, value in (
@@ -162,15 +165,25 @@ def _made_by(value: Value, rule: Mapping[str, Any]) -> bool:
 def _document(group: str, checks: Sequence[Value], read: set[str]) -> dict[str, Any]:
     told, quick, still = ({name: level for name, level in each.items() if name.partition("{")[0] in read}
                           for each in (world(), before(), h.idle()))  # fmt: skip
+    others = {name: level for name, level in _others(group).items() if name.partition("{")[0] in read}
     counts = Counter(series({"__name__": value.name, **_own(value, group)}) for value in checks)
     zeros = [value for value in checks if value.name in ZERO or value.name.startswith(RATIOS)]
     return {"evaluation_interval": f"{STEP_S:.0f}s", "tests": [
         _test(f"what {group} records", Scene(told, AT_S, STEP_S, (Change(0, CHANGED_S, quick),)),
               [*((_near(value), value.labels, 1) for value in checks), *((f"count({name})", {}, n) for name, n in counts.items())]),
+        _test(f"what {group} does not record of others, nor of a week that has not been", Scene(others, 600, STEP_S),
+              [(f'count({{__name__=~"{SELDOM}"}})', None, 0)]),
         _test(f"what {group} records when nobody asks", Scene(still, 600, STEP_S),
               [*((f"1 * {series({'__name__': value.name, **value.labels})}", value.labels, ZERO.get(value.name, 0)) for value in zeros),
                *((f"count({name} != {name})", None, 0) for name in counts)]),
     ]}  # fmt: skip
+
+
+def _others(group: str) -> World:
+    """For an objective all that is not its service's, and what its callers did wrong; else a stack that has only begun."""
+    service = group.split("-")[1] if group.startswith("slo-") else ""
+    own = (OWN.get(service, "?"), f'service="{service}"')
+    return {name: level for name, level in h.stack().items() if not any(part in name for part in own) or 'outcome="client"' in name}
 
 
 def _test(name: str, scene: Scene, checks: Sequence[tuple[str, Mapping[str, str] | None, float]]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Timing:
     speed: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (0 < self.scrape_s and 0 < self.evaluation_s and self.speed >= 1):
+        if not (min(self.scrape_s, self.evaluation_s) > 0 and self.speed >= 1):
             raise ValueError(f"{self}: times last, and a drill is not slower than life")
 
     def seconds(self, told: str) -> float:

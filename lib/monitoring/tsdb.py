@@ -79,30 +79,41 @@ def rebuilt(frame: pd.DataFrame, folder: Path, *, rules: Iterable[Path] = (), ev
     `rules`: files whose recording rules are evaluated over all that time, every `every_s`, and added. `folder` is new or empty.
     Raises promtool.Failed, lib.process.Died, and FileNotFoundError where Prometheus is not on this machine.
     """
-    if isinstance(program := tools.find("prometheus"), Missing):
-        raise FileNotFoundError(program.reason)
+    with served(openmetrics(frame), folder, lookback=lookback) as client:
+        if not (wanted := tuple(rules)):
+            yield client
+            return
+        times = unpacked(frame).t_s
+        promtool.record(wanted, folder / "data", url=client.url, start_s=times.min(), end_s=times.max(), every_s=every_s)
+    for _ in range(1, PASSES):
+        with _serving(folder, lookback) as client:  # it reads new blocks when it starts
+            promtool.record(wanted, folder / "data", url=client.url, start_s=times.min(), end_s=times.max(), every_s=every_s)
+    with _serving(folder, lookback) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def served(lines: Iterable[str], folder: Path, *, lookback: str = "5m") -> Iterator[Client]:
+    """The same of OpenMetrics text that need not be a frame first."""
     folder.mkdir(parents=True, exist_ok=True)
-    (config := folder / "prometheus.yml").write_text("global: {evaluation_interval: 1d}\n")
     with (text := folder / "samples.txt").open("w", encoding="utf-8") as out:
-        out.writelines(openmetrics(frame))
+        out.writelines(lines)
     promtool.blocks(text, folder / "data")
     text.unlink()
+    with _serving(folder, lookback) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def _serving(folder: Path, lookback: str) -> Iterator[Client]:
+    if isinstance(program := tools.find("prometheus"), Missing):
+        raise FileNotFoundError(program.reason)
+    (config := folder / "prometheus.yml").write_text("global: {evaluation_interval: 1d}\n")
     argv = (str(program), f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}", "--log.level=warn",
             "--storage.tsdb.retention.time=100y", f"--query.lookback-delta={lookback}")
-    with contextlib.ExitStack() as serving:
-
-        def serve() -> Client:
-            serving.close()
-            return Client(serving.enter_context(running(lambda port: (*argv, f"--web.listen-address=127.0.0.1:{port}"),
-                                                        name="rebuilt prometheus", logs=folder, health="/-/ready")).url)
-
-        client = serve()
-        if wanted := tuple(rules):
-            times = unpacked(frame).t_s
-            for _ in range(PASSES):
-                promtool.record(wanted, folder / "data", url=client.url, start_s=times.min(), end_s=times.max(), every_s=every_s)
-                client = serve()  # it reads new blocks when it starts
-        yield client
+    with running(lambda port: (*argv, f"--web.listen-address=127.0.0.1:{port}"), name="rebuilt prometheus", logs=folder,
+                 health="/-/ready") as process:
+        yield Client(process.url, timeout_s=600)
 
 
 def relabelled(text: str, **added: str) -> str:
