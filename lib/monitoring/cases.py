@@ -214,10 +214,6 @@ def _against_the_week() -> Iterator[Case]:
         Spare("nine in half an hour", h.first_tokens(LATE, ASKED_SELDOM), base=h.first_tokens(QUICK, ASKED_SELDOM)),
         Spare("twice of next to nothing: 0.193 s", h.first_tokens({**QUICK, "0.1": 0.3, "0.15": 0.8705}), base=h.first_tokens(QUICK))),
         step_s=WEEK_STEP_S, history_s=WEEK_S, sure_s=30 * MIN, past=h.first_tokens(LATE))
-    seldom = 20 / 1800  # half-hours of twenty requests are enough
-    yield Case("TtftRegression", "twenty in half an hour", (model,), h.first_tokens(LATE, seldom), 10 * MIN + 23, 277, idle=None,
-               world=together(STACK, h.first_tokens(h.FIRST, seldom)), step_s=WEEK_STEP_S, history_s=WEEK_S,
-               past=h.first_tokens(LATE, seldom))
     third = h.engines(output_per_s=0.3 * 24)
     # The half-hour average of five-minute rates is half when 0.5 ÷ 0.7 of it is slow, half a short window later.
     yield Case("ThroughputDrop", "0.3 of the week's", BOTH, third, (0.5 / 0.7 * 30 + 2.5 + 10) * MIN, (0.2 / 0.7 * 30 + 2.5) * MIN, (

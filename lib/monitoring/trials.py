@@ -74,7 +74,7 @@ def proven(s: Session) -> pd.DataFrame:
     """kind, what it proves, alerts, proofs."""
     rows = [row for point in points(s.run, "proofs") for row in point["facts"]["proofs"]]
     told = pd.DataFrame(rows, columns=["file", "alert", "kind"])
-    return pd.DataFrame([{"proof": KINDS[kind], "alerts": one["alert"].nunique(), "scenes": len(one)}
+    return pd.DataFrame([{"proof": KINDS[str(kind)], "alerts": one["alert"].nunique(), "scenes": len(one)}
                          for kind, one in told.groupby("kind", sort=False)])  # fmt: skip
 
 
