@@ -70,7 +70,7 @@ def matrix(
             xgap=1.5, ygap=1.5, colorscale=[[0, colour], [1, colour]], hovertemplate="<b>%{y}</b> · %{x}: " + words + "<extra></extra>",
         )  # fmt: skip
         fig.add_scatter(x=[None], y=[None], mode="markers", name=words, marker={"symbol": "square", "size": 12, "color": colour})
-    assert set(wide.stack()) <= set(numbers), "a level without a colour"
+    assert set(wide.stack().dropna()) <= set(numbers), "a level without a colour"
     fig.update_yaxes(autorange="reversed", showgrid=False, ticks="").update_xaxes(showgrid=False, tickangle=-50, side="bottom", ticks="")
     return fig.update_layout(xaxis_title=x_title, yaxis_title="", legend={"itemsizing": "constant"})
 

@@ -126,7 +126,8 @@ def forecasts(told: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]
             "to_s": faults["at_s"],
         }
     )
-    due = faults.drop_duplicates("scenario").rename(columns={"scenario": "row", "due_s": "at_s"})[["row", "at_s", "slack_s"]]
+    one = faults.drop_duplicates("scenario")
+    due = pd.DataFrame({"row": one["scenario"], "at_s": one["due_s"], "slack_s": one["slack_s"]})
     return events, due, due["row"].tolist()
 
 

@@ -21,7 +21,7 @@ from lib.monitoring.session import Session
 from lib.panels.draw import WIDTH, Band, draw
 from lib.panels.page import page
 
-QUALITY = 82  # of the JPEG: text stays sharp, and four dashboards stay below half a megabyte
+SHOWN_PX, QUALITY = 1000, 62  # of the JPEG: text can be read, and a notebook stays below half a megabyte
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,9 @@ def show(s: Session, board: Mapping[str, Any], slug: str, takeaway: str) -> None
         return
     whole = Image.open(io.BytesIO(png)).convert("RGB")
     kept = io.BytesIO()
-    small = whole.resize((WIDTH, round(whole.height * WIDTH / whole.width)), Image.Resampling.LANCZOS)
+    small = whole.resize((SHOWN_PX, round(whole.height * SHOWN_PX / whole.width)), Image.Resampling.LANCZOS)
     small.save(kept, "JPEG", quality=QUALITY, optimize=True)
-    figures.photo(kept.getvalue(), slug, takeaway, width=WIDTH)
+    figures.photo(kept.getvalue(), slug, takeaway, width=SHOWN_PX)
 
 
 def write(s: Session, path: Path) -> str | None:
