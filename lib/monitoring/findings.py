@@ -152,14 +152,14 @@ def alarms(s: Session) -> pd.DataFrame:
 
 
 def moves(s: Session) -> pd.DataFrame:
-    """scenario, dashboard, panel (its title), level: 1 where it moved in half of the rounds or more, else 0. Only what shows a course."""
+    """scenario, control, dashboard, panel (its title), level: 1 where it moved in half of the rounds or more, else 0. Only courses."""
     titles = {(board["uid"], one["id"]): (board["title"], one["title"]) for board in dashboards.ALL for one in panels(board)}
     found = []
     for point in points(s.run, "drill"):
         one = verdict.moved(series(s.run, point, "panels"), cleared_s=point["facts"]["cleared_s"])
-        found.append(one.assign(scenario=point["scenario"]))
+        found.append(one.assign(scenario=point["scenario"], control=point["facts"]["control"]))
     whole = pd.concat(found, ignore_index=True)
-    share = whole.groupby(["scenario", "dashboard", "panel"], sort=False)["moved"].mean().reset_index()
+    share = whole.groupby(["scenario", "control", "dashboard", "panel"], sort=False)["moved"].mean().reset_index()
     named = [titles[board, panel] for board, panel in zip(share["dashboard"], share["panel"], strict=True)]
     return share.assign(
         board=[board for board, _ in named], title=[title for _, title in named], level=(share["moved"] >= 0.5).astype(float)
@@ -168,13 +168,13 @@ def moves(s: Session) -> pd.DataFrame:
 
 def movement(moved: pd.DataFrame) -> dict[str, Any]:
     """How many panels that had data moved in a fault, and how many there are."""
-    each = moved.groupby(["dashboard", "panel"])["level"].max()
+    each = (moved["level"] * ~moved["control"]).groupby([moved["dashboard"], moved["panel"]]).max()
     return {"moved": int((each > 0).sum()), "panels": len(each)}
 
 
 def still(moved: pd.DataFrame) -> pd.DataFrame:
     """Panels that no fault moved, and those without data: dashboard, panel, why that may be."""
-    hit = moved[moved["level"] > 0].groupby(["dashboard", "panel"]).size()
+    hit = moved[(moved["level"] > 0) & ~moved["control"]].groupby(["dashboard", "panel"]).size()
     seen = set(moved[["dashboard", "panel"]].itertuples(index=False, name=None))
     rows = []
     for board in dashboards.ALL:
