@@ -32,7 +32,7 @@ def test_counters_end_where_they_are_and_rise_as_they_did() -> None:
     told = samples([Line({"__name__": "n_total", "job": "a"}, 1234.0, 40.0), Line({"__name__": "level"}, 7.0)], DRILL)
     counter, gauge = (told[told["series"] == name] for name in ('n_total{job="a"}', "level"))
     assert counter["value"].iloc[-1] == 1234 and counter["t_s"].iloc[-1] == 10_000
-    assert counter["value"].diff().dropna().tolist() == approx([80.0] * (len(counter) - 1))
+    assert counter["value"].diff().dropna().tolist() == approx([40.0 * week.STEP_SCRAPES * DRILL.scrape_s] * (len(counter) - 1))
     assert counter["t_s"].iloc[0] == approx(10_000 - 604_800 / 150, abs=2) and set(gauge["value"]) == {7.0}
 
 
