@@ -2,7 +2,7 @@
 
 Every request of every cell that may be quoted counts where its answer ended: outcomes, first and later tokens' times in the set's own
 buckets, tokens by type; one counter an engine and precision, on through all cells. Lost are single requests and the gaps between events
-Every request of every cell that may be quoted counts where its answer ended: outcomes, first and later tokens' times in the set's own
+(only buckets are left), which cell a request was of (the load offered is a gauge beside it), what was warm-up, when a cell began exactly:
 a record knows to the second when it was written, so a cell is laid to end there.
 """
 
