@@ -49,6 +49,13 @@ def edges(s: Session, engine: str = "llamacpp") -> pd.DataFrame:
     return percentiles.compare(series(s.run, point, "log")["ttft_s"].dropna())
 
 
+def off(found: pd.DataFrame) -> pd.DataFrame:
+    """name (of the edges), p50, p99: how far each set of edges is off, in %."""
+    rows = [{"name": name, **{f"p{q * 100:g}": 100 * abs(error) for q, error in zip(one["q"], one["error"], strict=True)}}
+            for name, one in found.groupby("edges", sort=False)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["name", "p50", "p99"])
+
+
 def worst(found: pd.DataFrame, by: str | None = None) -> dict[str, Any]:
     """The largest error of all, and with `by` the largest of each."""
     if not len(found):

@@ -158,6 +158,8 @@ def moves(s: Session) -> pd.DataFrame:
     for point in points(s.run, "drill"):
         one = verdict.moved(series(s.run, point, "panels"), cleared_s=point["facts"]["cleared_s"])
         found.append(one.assign(scenario=point["scenario"], control=point["facts"]["control"]))
+    if not found:
+        return pd.DataFrame(columns=["scenario", "control", "dashboard", "panel", "moved", "board", "title", "level"])
     whole = pd.concat(found, ignore_index=True)
     share = whole.groupby(["scenario", "control", "dashboard", "panel"], sort=False)["moved"].mean().reset_index()
     named = [titles[board, panel] for board, panel in zip(share["dashboard"], share["panel"], strict=True)]

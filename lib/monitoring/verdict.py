@@ -17,9 +17,15 @@ MOVED_SHARE = 0.2
 FEWEST = 2  # steps for which it has to
 
 
+COURSE = ["scenario", "round", "control", "does", "right", "first", "came", "detected", "right_first", "at_s", "due_s", "slack_s", "by",
+          "as_due", "undone_s", "over_s", "over_due_s", "over_slack_s", "before", "during", "witness", "alarms"]  # fmt: skip
+EVENT = ["scenario", "round", "kind", "alert", "from_s", "to_s"]
+
+
 def courses(points: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """A row a scenario and round: what came first, whether that was right, when, and when it was due; times in s from the injection."""
-    return pd.DataFrame([_course(point) for point in points])
+    told = pd.DataFrame([_course(point) for point in points], columns=COURSE)
+    return told.astype(dict.fromkeys(("control", "detected", "right_first"), bool))
 
 
 def _course(point: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +80,8 @@ def _left(one: pd.DataFrame, cleared_s: float) -> bool:
 
 def timeline(points: Sequence[Mapping[str, Any]], alerts: Mapping[tuple[str, int], pd.DataFrame]) -> pd.DataFrame:
     """What happened when: scenario, round, kind (fault, pending, firing, resolved), alert, from_s, to_s."""
-    return pd.DataFrame([row for point in points for row in _happened(point, alerts[point["scenario"], point["round"]])])
+    rows = [row for point in points for row in _happened(point, alerts[point["scenario"], point["round"]])]
+    return pd.DataFrame(rows, columns=EVENT)
 
 
 def _happened(point: Mapping[str, Any], pending: pd.DataFrame) -> Iterator[dict[str, Any]]:
