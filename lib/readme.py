@@ -224,7 +224,7 @@ def _monitoring() -> str:
     head = monitoring.headline(told)
     finding = figures.filled(
         "**{detected_hits} of {detected_n} injected faults raised the right alert, and in {first_hits} of {first_n} it came first** "
-        "({kinds} kinds of fault, {rounds} rounds in random order; each fault was seen by a witness that is not Prometheus).",
+        "({kinds} kinds of fault in random order, rounds: {rounds}; each fault was seen by a witness that is not Prometheus).",
         **head,
     )
     lines: tuple[tuple[str, str, dict[str, Any]], ...] = (

@@ -29,7 +29,7 @@ from lib.monitoring.timing import PRODUCTION
 SWING = 0.5  # the rate goes from half of the mean at night to one and a half by day
 TREMBLE = 0.1  # of a gauge, as a share of it
 EVALUATED_S = 60  # rules are judged each minute: four times as seldom as in production, in a quarter of the time
-FIRED = 'sum by (alertname) (count_over_time(ALERTS{alertstate="firing",alertname!~"Watchdog|TargetMissing"}[%s]))'
+FIRED = 'sum by (alertname) (count_over_time(ALERTS{alertstate="firing",alertname!="Watchdog"}[%s]))'
 STEADY = ("up", "deployment_", "token_price_usd", "machine_", "fraud_model_info", "retail_model_info", "retail_cameras",
           "node_memory_MemTotal")  # fmt: skip
 SAME = ('retail_frames_total{camera="door",instance="retail:1",job="retail",outcome="seen"}', "retail_frame_age_seconds_count")
@@ -37,7 +37,7 @@ SAME = ('retail_frames_total{camera="door",instance="retail:1",job="retail",outc
 
 @dataclass(frozen=True, slots=True)
 class Quiet:
-    """`alarms`: what fired in `hours`, by name; `bound_per_h`: the most that is likely (95 %, Poisson)."""
+    """`alarms`: what fired in `hours`, by name; `bound_per_h`: the most that is likely (95 %, Poisson); too low once anything fired."""
 
     hours: float
     alarms: Mapping[str, int]
