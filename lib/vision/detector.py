@@ -164,6 +164,12 @@ def quiet_openvino() -> Any:
     return openvino
 
 
+def in_precision(compiled: Any, precision: str, name: str) -> None:
+    """Raises WrongDevice where OpenVINO computes the model called `name` otherwise than it was asked to: by itself it says nothing."""
+    if (got := compiled.get_property("INFERENCE_PRECISION_HINT").to_string()) != precision:
+        raise WrongDevice(f"{name} was to run in {precision}; OpenVINO computes in {got} on this processor")
+
+
 def openvino_detector(path: Path, *, net_hw: tuple[int, int], batch: int = 1, threads: int, precision: Literal["f32", "bf16"] = "f32",
                       canvas: bool = True, streams: int = 1) -> OpenVino:
     """An ONNX file or OpenVINO IR in OpenVINO on the CPU: `streams` inferences at a time, `threads` threads in all.
@@ -186,8 +192,7 @@ def openvino_detector(path: Path, *, net_hw: tuple[int, int], batch: int = 1, th
     # Left to itself it computes in bfloat16 on a processor that can, whatever the file says.
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": streams,
                                                  "INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False})
-    if (got := compiled.get_property("INFERENCE_PRECISION_HINT").to_string()) != precision:
-        raise WrongDevice(f"{path.name} was to run in {precision}; OpenVINO computes in {got} on this processor")
+    in_precision(compiled, precision, path.name)
     return OpenVino(compiled, name=f"OpenVINO {precision}, {path.name}", net_hw=net_hw, batch=batch, canvas=canvas)
 
 

@@ -1,6 +1,6 @@
 """The same network, run in every way at hand: what each changes, and how it is made. Faster is only better where it still sees.
 
-Refuses nothing itself: a way that cannot run on this machine raises where it is made, and becomes a row that says why.
+A way that cannot run on this machine is Skipped where it is made, and becomes a row that says why.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import partial
 from typing import Literal
 
 from lib import install
+from lib.measured import Skipped
 from lib.pipelines.retail.session import Shop
 from lib.vision import detector, yolo
 from lib.vision.detector import Detector, WrongDevice
@@ -40,11 +41,17 @@ class Variant:
     torch: str | None = None
 
     def detector(self, shop: Shop, *, batch: int = 1, streams: int = 1, threads: int | None = None) -> Detector:
-        """On `threads` processors (None: all), for `batch` frames at once, `streams` such batches side by side. Raises LookupError."""
+        """On `threads` processors (None: all), for `batch` frames at once, `streams` such batches side by side.
+
+        Raises Skipped where this machine cannot run it, LookupError.
+        """
         if self.make is None:
             raise LookupError(f"{self.name} lives in an environment of its own")
         more = {"streams": streams} if streams > 1 else {}
-        return self.make(shop, threads or processors(), batch=batch, **more)
+        try:
+            return self.make(shop, threads or processors(), batch=batch, **more)
+        except WrongDevice as reason:
+            raise Skipped(str(reason)) from reason
 
 
 def _onnx(shop: Shop, threads: int, *, file: str, net_hw: HW, batch: int = 1, provider: str = "CPUExecutionProvider") -> Detector:

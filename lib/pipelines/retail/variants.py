@@ -60,15 +60,21 @@ def ceiling(s: Session) -> None:
         return
     for told in machine.ceilings(budget_s=0.5):
         if told.name in CEILINGS and told.timing is not None and told.rate is not None:
-            _ceiling(s, told.name, "PyTorch", told.rate, told.timing)
+            found = partial(_ceiling, told.rate, told.timing)
+            keep(s.run, {"what": "ceiling", "name": told.name, "by": "PyTorch"}, found, timed=False)
     for name, precision in CEILINGS.items():
-        rate, timing = product(precision, threads=ladder.processors())
-        _ceiling(s, name, "OpenVINO", rate, timing)
+        keep(s.run, {"what": "ceiling", "name": name, "by": "OpenVINO"}, partial(_product, precision), timed=False)
 
 
-def _ceiling(s: Session, name: str, by: str, rate: float, timing: Timing) -> None:
-    found = Found({"s": list(timing.samples_s)}, {"rate": rate}, {"repeats": audit.repeats(timing.samples_s)})
-    keep(s.run, {"what": "ceiling", "name": name, "by": by}, lambda: found, timed=False)
+def _product(precision: Literal["f32", "bf16"]) -> Found:
+    try:
+        return _ceiling(*product(precision, threads=ladder.processors()))
+    except WrongDevice as reason:
+        raise Skipped(str(reason)) from reason
+
+
+def _ceiling(rate: float, timing: Timing) -> Found:
+    return Found({"s": list(timing.samples_s)}, {"rate": rate}, {"repeats": audit.repeats(timing.samples_s)})
 
 
 def variants(s: Session, plan: Plan) -> None:
@@ -104,10 +110,7 @@ def _variant(shop: Shop, variant: Variant, plan: Plan, *, judged: bool) -> Found
         taken_s, raws, more = _by_torch(variant.torch, shown, repeats=max(1, plan.infers // len(shown)))
         facts |= more
     else:
-        try:
-            made = variant.detector(shop)
-        except WrongDevice as reason:
-            raise Skipped(str(reason)) from reason
+        made = variant.detector(shop)
         taken_s = timed(made, shown, plan.infers)
         prepare = walk.preparing(made)
         raws = (made.infer(prepare(canvas[None]))[0] for canvas in shown) if judged else ()
