@@ -69,7 +69,7 @@ def running(argv: Callable[[int], Sequence[str]], *, name: str, logs: Path, heal
         log = logs / f"{name.lower().replace(' ', '-')}-{port}.log"
         with guarded((*pinned, *argv(port)), env or {}, log, grace_s) as guard:
             try:
-                process = _ready(name, port, log, guard, health, timeout_s)
+                process = awaited(name, port, log, guard, health, timeout_s)
             except Died:
                 if attempt == 2 or not _taken(port):
                     raise  # a port taken between our look and the server's bind is the one death worth a second try
@@ -96,17 +96,19 @@ def guarded(argv: Sequence[str], env: Mapping[str, str], log: Path, grace_s: flo
         guard.wait()
 
 
-def _ready(name: str, port: int, log: Path, guard: subprocess.Popen[bytes], health: str, timeout_s: float) -> Process:
+def awaited(name: str, port: int, log: Path, guard: subprocess.Popen[bytes], health: str | None, timeout_s: float) -> Process:
+    """The server that runs below `guard`, once `health` answers 200 (None: once it listens at `port`). Raises Died."""
     started = monotonic()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=2, trust_env=False) as http:
         while monotonic() - started < timeout_s:
             if guard.poll() is not None:
                 raise Died(f"{name} ended with status {guard.returncode} while loading: {last_lines(log)}")
             with contextlib.suppress(httpx.HTTPError, psutil.NoSuchProcess):
-                if http.get(health).status_code == 200 and (pid := _served_by(guard, port)) is not None:
+                if (health is None or http.get(health).status_code == 200) and (pid := _served_by(guard, port)) is not None:
                     return Process(name, port, pid, monotonic() - started, log, guard)
             sleep(0.05)
-    raise Died(f"{name} did not answer {health} within {timeout_s:g} s: {last_lines(log)}")
+    what = f"listen at port {port}" if health is None else f"answer {health}"
+    raise Died(f"{name} did not {what} within {timeout_s:g} s: {last_lines(log)}")
 
 
 def _served_by(guard: subprocess.Popen[bytes], port: int) -> int | None:

@@ -16,12 +16,16 @@ from lib.monitoring.rules import FEWEST_ERRORS, Rule, notice
 Severity = Literal["page", "ticket", "none"]
 JOBS = ("gateway", "fraud", "retail", "llm", "node", "gpu", "prometheus", "alertmanager")
 SERVICE = '"service", "$1", "job", "(fraud|retail|llm)"'  # a target's job as the service whose tickets it explains
+FAILED_SCRAPES = "2m"  # as long as TargetDown takes to say that there is nothing to see
 LOOKS = 3  # that a window has to hold before it can say "all the time"
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """`group`: the subject whose recorded series it stands on, evaluated just before it. `why`: of the threshold and of `for_`."""
+    """`group`: the subject whose recorded series it stands on, evaluated just before it. `why`: of the threshold and of `for_`.
+
+    `keeps`: how long it goes on when it sees nothing. What reads a gauge as it is has it: a scrape that failed takes the gauge away.
+    """
 
     name: str
     group: str
@@ -31,6 +35,7 @@ class Alert:
     description: str
     why: str
     for_: str | None = None
+    keeps: str | None = None
     service: str | None = None
     board: str = "services"
 
@@ -39,6 +44,7 @@ class Alert:
         """As Prometheus' YAML has it, in production's words."""
         return {
             "alert": self.name, "expr": self.expr, **({"for": self.for_} if self.for_ else {}),
+            **({"keep_firing_for": self.keeps} if self.keeps else {}),
             "labels": {"severity": self.severity, **({"service": self.service} if self.service else {})},
             "annotations": notice(self.name, self.board, self.summary, self.description),
         }  # fmt: skip
@@ -89,7 +95,7 @@ _LLM = (
           "For five minutes {{ $value }} or more requests were in flight all the time, and not one token came out.",
           "the gateway gives a request up long before five minutes, so some must have ended, had the engine worked",
           service="llm", board="llm"),
-    Alert("QueueGrowing", "llm", "ticket", 
+    Alert("QueueGrowing", "llm", "ticket",
           f"min_over_time(llm:waiting:requests[5m]) > 4 and count_over_time(llm:waiting:requests[5m]) >= {LOOKS}",
           "{{ $value }} requests and more wait for the language model",
           "For five minutes there were never fewer than five requests without a place in the batch: more arrive than are answered.",
@@ -112,14 +118,15 @@ _LLM = (
           "the KV cache of {{ $labels.engine }} is {{ $value | humanizePercentage }} full",
           "Requests are about to be preempted: what was computed for them is thrown away and done again.",
           "vLLM fills its cache on purpose and frees blocks as requests end; above 95 % for five minutes the next long one has no room",
-          for_="5m", service="llm", board="llm"),
+          for_="5m", keeps=FAILED_SCRAPES, service="llm", board="llm"),
     Alert("TokenCostSpike", "llm", "ticket",
           "llm:cost_usd_per_request:ratio5m > 2 * llm:cost_usd_per_request:ratio5m_median1w "
           "and on (model) sum by (model) (increase(gen_ai_server_time_to_first_token_seconds_count[30m])) >= 10",
           "a request of {{ $labels.model }} costs twice what it did in the past week",
           "{{ $value }} USD a request on average over five minutes. More requests do not do that: prompts or answers are longer, or the "
           "prefix cache does not help any more.",
-          "cost a request, not an hour: a busy day is no spike; twice is beyond the mix of a day", for_="5m", service="llm", board="cost"),
+          "cost a request, not an hour: a busy day is no spike; twice is beyond the mix of a day",
+          for_="5m", keeps=FAILED_SCRAPES, service="llm", board="cost"),
 )  # fmt: skip
 
 _MODELS = (
@@ -128,18 +135,19 @@ _MODELS = (
           "Kolmogorov-Smirnov distance {{ $value | humanize }} between the scores of five minutes and those of the judged model. Its "
           "decisions are wrong more often than anybody measured, and no request fails.",
           "beyond the noise of so many scores (1.95 ÷ √n: one in a thousand), and beyond 0.1, for of many scores every shift is",
-          for_="5m", service="fraud"),
+          for_="5m", keeps=FAILED_SCRAPES, service="fraud"),
     Alert("ModelVersionUnexpected", "models", "ticket",
           '(label_replace(max by (version) (fraud_model_info), "service", "fraud", "", "") '
           'or label_replace(max by (version) (retail_model_info), "service", "retail", "", "")) '
           "unless on (service, version) deployment_model_info and on (service) deployment_model_info",
           "{{ $labels.service }} runs version {{ $labels.version }}, which was not to be deployed",
           "What runs is not what the deployment facts name. Nobody judged this version here, or the facts are old.",
-          "a deploy runs two versions for a while; nothing is said where no version was asked for", for_="5m"),
+          "a deploy runs two versions for a while; nothing is said where no version was asked for", for_="5m", keeps=FAILED_SCRAPES),
     Alert("CameraDown", "retail", "ticket", 'sum by (instance) (retail_cameras{state=~"stalled|failed|ended"}) > 0',
           "{{ $value }} cameras deliver nothing",
           "A camera's source stalled, failed or ended. Its frames are not late: there are none, so no objective sees it.",
-          "a source is opened again by itself within seconds; two minutes later it is not coming back", for_="2m", service="retail"),
+          "a source is opened again by itself within seconds; two minutes later it is not coming back",
+          for_="2m", keeps=FAILED_SCRAPES, service="retail"),
 )  # fmt: skip
 
 _MACHINE = (
@@ -152,11 +160,11 @@ _MACHINE = (
           "somebody waits for a processor {{ $value | humanizePercentage }} of the time",
           "Runnable threads wait for a core (PSI; the busy share where the kernel does not tell). Latency of all that runs here grows.",
           "busy is not starved: a full batch keeps cores busy and lets few wait; a machine at work shows 0.3, more while something starts",
-          for_="5m", board="machine"),
+          for_="5m", keeps=FAILED_SCRAPES, board="machine"),
     Alert("HostMemoryLow", "host", "page", "host:memory_available:ratio < 0.1",
           "{{ $value | humanizePercentage }} of memory is left", "Soon the kernel ends the largest process, which is the model's.",
-          "below a tenth the page cache that weights are read from is pushed out; two minutes outlast a model's loading", for_="2m",
-          board="machine"),
+          "below a tenth the page cache that weights are read from is pushed out; two minutes outlast a model's loading",
+          for_="2m", keeps=FAILED_SCRAPES, board="machine"),
 )  # fmt: skip
 
 _WATCHDOG = Alert(

@@ -17,7 +17,7 @@ from lib.monitoring.timing import duration, seconds
 
 STACK, IDLE = h.stack(), h.idle()
 MIN = 60.0
-KEEPS_S: float | None = None  # how long rules over gauges go on firing without them: 120 once they have `keep_firing_for: 2m`
+KEEPS_S = 2 * MIN  # rules over gauges go on firing without them, for a failed scrape takes a gauge away
 RARE = 1 / 15  # a second, for a scrape's time: one event
 
 

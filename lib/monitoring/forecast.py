@@ -81,7 +81,7 @@ def of(what: Scenario, timing: Timing, *, seen_s: float = 0.0) -> dict[str, Any]
     for signal in signals(what.name, timing):
         alert = _alert(signal.alert)
         due = predict.due(seen_s + signal.after_s, timing, for_=(alert.for_ if alert else None) or "0s")
-        over = predict.over(signal.over_s, timing)
+        over = predict.over(signal.over_s + timing.seconds((alert.keeps if alert else None) or "0s"), timing)
         told[signal.alert] = {"at_s": due.at_s, "slack_s": due.slack_s, "over_s": over.at_s, "over_slack_s": over.slack_s}
     first = min(told, key=lambda name: told[name]["at_s"])
     return {"by": first, "at_s": told[first]["at_s"], "slack_s": told[first]["slack_s"], "alerts": told}

@@ -71,10 +71,10 @@ def _fires(case: Case) -> Proof:
     told = _up(began + case.fires_s, step) + slack
     ended = told + HOLD * step
     keeps_s = cases.KEEPS_S if case.gauge else 0.0
-    last = ended + _up(case.heals_s + (keeps_s or 0), step) + slack
+    last = ended + _up(case.heals_s + keeps_s, step) + slack
     at = int(told / step)
     scene = Scene(case.world, last + step, step, (*_past(case), Change(began, ended, case.hurt)), lost=(at + 1, at + 2),
-                  failed=() if keeps_s is None else (at + 4, at + 5))
+                  failed=(at + 4, at + 5))
     still = [Check(_now(case), _up(ended + case.heals_s, step) - slack, case.labels)] if case.heals_s > 2 * slack else []
     return Proof(case, f"fires after {case.fires_s:.0f} s, stays, ends", ("fires", "gap", "resolves"), scene, (
         Check(_ever(case, told - 2 * slack), told - 2 * slack),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,10 @@ SAME = ('retail_frames_total{camera="door",instance="retail:1",job="retail",outc
 
 @dataclass(frozen=True, slots=True)
 class Quiet:
-    """`alarms`: what fired in `hours`, by name; `bound_per_h`: the most that is likely (95 %, Poisson); too low once anything fired."""
+    """`alarms`: at how many evaluations of `hours` it fired, by name.
+
+    `bound_per_h`: the most alarms an hour that are likely (95 %, Poisson), where each of those evaluations counts as an alarm of its own.
+    """
 
     hours: float
     alarms: Mapping[str, int]
@@ -46,7 +50,7 @@ class Quiet:
 
     @property
     def bound_per_h(self) -> float:
-        return float(stats.chi2.ppf(0.95, 2 * (len(self.alarms) + 1)) / 2 / self.hours)
+        return float(stats.chi2.ppf(0.95, 2 * (sum(self.alarms.values()) + 1)) / 2 / self.hours)
 
 
 def shares(samples_s: Sequence[float], edges: Sequence[str]) -> dict[str, float]:
@@ -143,6 +147,14 @@ def _alarms(said: str) -> dict[str, int]:
     if said and not found:
         raise promtool.Failed(f"promtool said what cannot be read: {said[:300]}")
     return {name: round(float(n)) for name, n in found}
+
+
+def joined(found: Sequence[Quiet]) -> Quiet:
+    """Stretches of one stack's clean time as one. Raises ValueError for none."""
+    if not found:
+        raise ValueError("no time was replayed")
+    alarms: Counter[str] = sum((Counter(one.alarms) for one in found), Counter())
+    return Quiet(sum(one.hours for one in found), dict(alarms), found[0].requests, found[0].errors)
 
 
 def facts(found: Quiet) -> dict[str, Any]:

@@ -34,13 +34,13 @@ def groups(slos: Sequence[Slo], timing: Timing) -> list[Group]:
 
 
 def timed(rule: Rule, timing: Timing) -> Rule:
-    """A rule of production's words in those of `timing`: ranges, steps of subqueries and `for`. Names of series stay."""
+    """A rule of production's words in those of `timing`: ranges, steps of subqueries and waits. Names of series stay."""
 
     def told(match: re.Match[str]) -> str:
         return f"[{timing.window(match[1])}{f':{timing.window(match[2])}' if match[2] else ''}]"
 
-    changed = {**rule, "expr": _RANGE.sub(told, rule["expr"])}
-    return {**changed, "for": timing.wait(rule["for"])} if "for" in rule else changed
+    waits: Rule = {key: timing.wait(rule[key]) for key in ("for", "keep_firing_for") if key in rule}
+    return {**rule, "expr": _RANGE.sub(told, rule["expr"]), **waits}
 
 
 def words(share: float) -> str:

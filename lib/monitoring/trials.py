@@ -1,4 +1,4 @@
-"""The rules on trial: their proofs, mutants of them, the lint beside others'. Each kept as a point; views of them for readers.
+"""The rules on trial: their proofs, mutants of them, clean days, the lint beside others'. Each kept as a point; views of them for readers.
 
 None of it is timed, so other work on the machine does not matter. What cannot be had (promtool, vLLM's dashboards) is a row that says why.
 """
@@ -14,12 +14,13 @@ import pandas as pd
 from lib import fetch
 from lib.install import Missing
 from lib.measured import Found, Skipped, keep, points, series
-from lib.monitoring import config, proofs, sla, tools, tsdb, verdict
+from lib.monitoring import config, proofs, quiet, sla, tools, tsdb, verdict
 from lib.monitoring import lint as rules_of_lint
 from lib.monitoring import mutants as changed
 from lib.monitoring.session import Session
 from lib.monitoring.timing import PRODUCTION
 
+CLEAN_DAYS = {"quick": 3, "full": 7}
 MUTANTS = {"smoke": 2, "quick": 72, "full": 400}
 DAY_S = 576.0  # of a drill: a day ÷ 150
 KINDS = {
@@ -37,6 +38,8 @@ def tried(s: Session, profile: str) -> None:
         keep(s.run, {"what": "proofs"}, _proofs, timed=False)
     keep(s.run, {"what": "mutants", "n": MUTANTS[profile]}, partial(_mutants, MUTANTS[profile]), timed=False)
     keep(s.run, {"what": "lint"}, _lint, timed=False)
+    if profile in CLEAN_DAYS:
+        keep(s.run, {"what": "quiet", "days": CLEAN_DAYS[profile]}, partial(_quiet, s, CLEAN_DAYS[profile]), timed=False)
 
 
 def _promtool() -> None:
@@ -55,6 +58,17 @@ def _proofs() -> Found:
     rows = [{"file": name, "alert": proof.case.alert, "kind": kind}
             for name, (told, _) in proofs.all_files(groups).items() for proof in told for kind in proof.kinds]  # fmt: skip
     return Found({}, {"proofs": rows, "files": len(every)}, {"proofs": "; ".join(wrong)[:400] or None})
+
+
+def _quiet(s: Session, days: int) -> Found:
+    """Clean days made of the recorded clean requests, each of other chances. What fired is told, not refused: it is the finding."""
+    _promtool()
+    logs = [series(s.run, point, "log") for point in points(s.run, "steady") if point["engine"] == "llamacpp"]
+    if not logs:
+        raise Skipped("no clean requests were recorded that days could be made of")
+    with ThreadPoolExecutor(2) as pool:
+        found = quiet.joined(list(pool.map(lambda day: quiet.replayed(logs[0], hours=24, seed=day), range(days))))
+    return Found({}, quiet.facts(found), {})
 
 
 def _mutants(n: int) -> Found:
@@ -96,6 +110,16 @@ def caught(found: pd.DataFrame) -> dict[str, Any]:
     if not len(found) or not (n := int((found["tried"] - found["the same in effect"]).sum())):
         return dict.fromkeys(("hits", "n", "share", "lo", "hi"))
     return verdict.share(int(found["noticed"].sum()), n)
+
+
+def clean(s: Session) -> dict[str, Any]:
+    """Clean time replayed: hours, rules' evaluations in which anything fired, what, and the most false alarms a week that are likely."""
+    for point in points(s.run, "quiet"):
+        told = point["facts"]
+        found = quiet.Quiet(told["hours"], told["alarms"], told["requests"], told["errors"])
+        return {"hours": found.hours, "fired": sum(found.alarms.values()), "names": ", ".join(found.alarms) or "no rule",
+                "per_week": found.bound_per_h * 168, "requests": found.requests}  # fmt: skip
+    return dict.fromkeys(("hours", "fired", "names", "per_week", "requests"))
 
 
 def linted(s: Session) -> pd.DataFrame:

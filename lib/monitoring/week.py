@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import promql_parser as promql
+import promql_parser as ast
 
+from lib.monitoring import promql
 from lib.monitoring.prometheus import Client, series
 from lib.monitoring.timing import Timing
 
@@ -35,35 +36,16 @@ def needed(groups: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
     found: dict[str, bool] = {}
     for group in groups:
         for rule in group["rules"]:
-            for inside, selector in _long(promql.parse(rule["expr"]), ""):
-                found[selector] = found.get(selector, False) or inside in ("rate", "increase", "irate")
+            for inside, selector in _long(promql.parse(rule["expr"])):
+                found[selector] = found.get(selector, False) or inside in promql.RATES
     return found
 
 
-def _long(node: Any, inside: str) -> Iterator[tuple[str, str]]:
+def _long(expr: Any) -> Iterator[tuple[str, str]]:
     """The function around each long range, and what it selects."""
-    if isinstance(node, promql.MatrixSelector):
-        if node.range > SHORT:
-            yield inside, node.vector_selector.prettify()
-        return
-    if isinstance(node, promql.SubqueryExpr) and node.range and node.range > SHORT:
-        yield from ((inside, selector.prettify()) for selector in _selectors(node.expr))
-        return
-    inside = node.func.name if isinstance(node, promql.Call) else inside
-    for child in _children(node):
-        yield from _long(child, inside)
-
-
-def _selectors(node: Any) -> Iterator[Any]:
-    if isinstance(node, promql.VectorSelector):
-        yield node
-    for child in _children(node):
-        yield from _selectors(child)
-
-
-def _children(node: Any) -> list[Any]:
-    return [*(getattr(node, "args", None) or ()), *(c for name in ("lhs", "rhs", "expr", "param", "vector_selector")
-                                                    if (c := getattr(node, name, None)) is not None)]  # fmt: skip
+    for node in promql.walk(expr):
+        if node.kind in ("MatrixSelector", "SubqueryExpr") and node.expr.range and node.expr.range > SHORT:
+            yield from ((promql.function(node.under(ast.Call)), inner.expr.prettify()) for inner in promql.selectors(node.expr))
 
 
 def measured(client: Client, selectors: Mapping[str, bool], *, at_s: float, over_s: float) -> list[Line]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lib.monitoring import alerts, config, spec
-from lib.monitoring.timing import PRODUCTION
+from lib.monitoring import alerts, cases, config, spec
+from lib.monitoring.timing import DRILL, PRODUCTION, seconds
 
 RULES: dict[str, dict[str, Any]] = {f"{rule['alert']} {rule['labels'].get('window', '')}".strip(): rule
                                     for group in config.groups(PRODUCTION) for rule in group["rules"] if "alert" in rule}  # fmt: skip
@@ -37,6 +37,15 @@ def test_a_notice_tells_what_and_where_to_read_on(rule: dict[str, Any]) -> None:
 @pytest.mark.parametrize("one", alerts.ALERTS, ids=lambda one: one.name)
 def test_a_threshold_has_a_reason(one: alerts.Alert) -> None:
     assert len(one.why) > 20 and one.why.count("\n") == 0
+
+
+def test_what_reads_a_gauge_as_it_is_outlasts_a_scrape_that_failed() -> None:
+    keeping = {one.name for one in alerts.ALERTS if one.keeps}
+    assert keeping == {case.alert for case in cases.CASES if case.gauge}
+    assert all(seconds(one.keeps) == cases.KEEPS_S for one in alerts.ALERTS if one.keeps)
+    assert {rule["alert"] for rule in RULES.values() if rule.get("keep_firing_for") == "2m"} == keeping
+    drilled = [rule for group in config.groups(DRILL) for rule in group["rules"] if rule.get("alert") in keeping]
+    assert {rule["keep_firing_for"] for rule in drilled} == {"800ms"}
 
 
 def test_the_runbook_has_an_entry_for_each_alert_and_no_other() -> None:

@@ -45,3 +45,8 @@ def test_the_burn_of_an_outage_is_the_formula_and_the_way_to_the_receiver() -> N
 def test_an_injection_that_takes_its_time_is_due_later() -> None:
     soon, late = (forecast.of(named("memory pressure"), DRILL, seen_s=s) for s in (0.0, 7.0))
     assert soon is not None and late is not None and late["at_s"] == approx(soon["at_s"] + 7)
+
+
+def test_an_alert_that_goes_on_without_its_gauge_is_over_that_much_later() -> None:
+    told = forecast.of(named("camera lost"), DRILL)
+    assert told is not None and told["alerts"]["CameraDown"]["over_s"] == approx(0.5 + DRILL.seconds("2m") + DRILL.seconds("5m") / 2)

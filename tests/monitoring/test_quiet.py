@@ -25,7 +25,14 @@ def log(*, failed: int = 0) -> pd.DataFrame:
 
 def test_the_bound_is_the_rule_of_three() -> None:
     assert Quiet(72, {}, 1, 0).bound_per_h == approx(3 / 72, rel=0.002)
-    assert Quiet(72, {"A": 3}, 1, 0).bound_per_h == approx(4.744 / 72, rel=0.001)
+    assert Quiet(72, {"A": 1}, 1, 0).bound_per_h == approx(4.744 / 72, rel=0.001)
+    assert Quiet(72, {"A": 3}, 1, 0).bound_per_h == Quiet(72, {"A": 1, "B": 2}, 1, 0).bound_per_h == approx(7.754 / 72, rel=0.001)
+
+
+def test_stretches_add_up() -> None:
+    assert quiet.joined([Quiet(24, {"A": 1}, 9, 1), Quiet(24, {"A": 2, "B": 1}, 9, 1)]) == Quiet(48, {"A": 3, "B": 1}, 9, 1)
+    with pytest.raises(ValueError, match="no time"):
+        quiet.joined([])
 
 
 def test_shares_are_of_the_samples() -> None:
