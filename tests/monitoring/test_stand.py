@@ -17,11 +17,13 @@ import psutil
 import pytest
 import yaml
 
+from lib import panels
 from lib.home import ROOT
 from lib.install import Missing
 from lib.measured import Skipped
-from lib.monitoring import services, stand, tools
+from lib.monitoring import dashboards, services, stand, tools
 from lib.monitoring.controls import Refused
+from lib.monitoring.dashboards import query
 from lib.monitoring.stand import Stand
 from lib.monitoring.timing import DRILL
 from lib.pipelines.fraud import model
@@ -72,6 +74,21 @@ def test_the_load_is_obeyed_and_every_request_is_known(here: Stand) -> None:
     assert here.load.told()["fraud"]["rate"] == 40.0
     with pytest.raises(Refused, match="a plan is an object of fraud and burst"):
         here.load.plan({"llm": {"rate": 1.0}})
+
+
+@needs
+def test_a_panel_that_is_drawn_shows_what_prometheus_answers(here: Stand) -> None:
+    board = dashboards.ALL[0]
+    (one,) = [one for one in query.panels(board) if (one["title"], one["type"]) == ("Requests by service", "timeseries")]
+    time.sleep(3)
+    end_s = float(int(time.time()))
+    shown = query.asked(here.prometheus, [board], timing=DRILL, start_s=end_s - 4, end_s=end_s, step_s=1)
+    fig = panels.panel(board, one["id"], shown, start_s=end_s - 4, end_s=end_s)
+    drawn = {trace.name: dict(zip(trace.x, trace.y, strict=True)) for trace in fig.data}
+    asks = {"query": 'sum(rate(gateway_requests_total{service="fraud"}[2s]))', "start": end_s - 4, "end": end_s, "step": 1}
+    told = httpx.get(f"{here.urls['prometheus']}/api/v1/query_range", params=asks, trust_env=False).json()["data"]["result"][0]["values"]
+    assert len(told) >= 4 and {float(t): float(v) for t, v in told} == pytest.approx(drawn["fraud"], rel=1e-9)
+    assert drawn["fraud"][end_s] == pytest.approx(40, rel=0.25)
 
 
 @needs
