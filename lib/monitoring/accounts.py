@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from lib.measured import points, series
@@ -29,7 +28,7 @@ def told(s: Session, engine: str = "llamacpp") -> pd.DataFrame:
     for name, by in HISTOGRAMS.items():
         for q in QUANTILES:
             for row in point["facts"]["quantiles"][f"{name} {q}"]:
-                if row["value"] is None or np.isnan(row["value"]):
+                if row.get("value") is None:  # of nothing there is no percentile
                     continue
                 whose = row[by] if by == "service" else "llm"
                 samples = log.loc[(log["service"] == whose) & (log["outcome"] == "ok"), COLUMN[name]].dropna()

@@ -146,7 +146,7 @@ def alarms(s: Session) -> pd.DataFrame:
     for point in points(s.run, "drill"):
         told = verdict.courses([point]).iloc[0]
         for alert in {n["alert"] for n in point["facts"]["notices"] if n["status"] == "firing"}:
-            first = bool(told["right_first"]) and alert in point["facts"]["right"]
+            first = bool(told["right_first"]) and alert == told["came"]
             rows.append({"scenario": point["scenario"], "alert": alert, "level": FIRST if first else FIRED})
     return pd.DataFrame(rows, columns=["scenario", "alert", "level"]).sort_values(["scenario", "alert"], ignore_index=True)
 
@@ -239,9 +239,3 @@ def watching(used: pd.DataFrame) -> dict[str, Any]:
         "share": ours["CPU, % of a core"].sum() / used["CPU, % of a core"].sum(),
         "memory_mb": ours["memory, MB"].sum(),
     }
-
-
-def requests(s: Session) -> pd.DataFrame:
-    """Every request of the calm stretches of the drill, as its client saw it."""
-    calm = [series(s.run, point, "requests").query("due_s < 0") for point in points(s.run, "drill")]
-    return pd.concat(calm, ignore_index=True)

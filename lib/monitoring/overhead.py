@@ -92,7 +92,7 @@ def _watchers(seconds: float) -> Found:
         series = here.prometheus.instant("prometheus_tsdb_head_series")
     used: Mapping[str, Any] = {name: {"cpu_s": after[name] - before[name], "rss_bytes": memory[name]} for name in after}
     return Found({}, {"wall_s": wall_s, "used": used, "watchers": list(WATCHERS), "scrape_s": PRODUCTION.scrape_s,
-                      "series": float(series["value"].iloc[0]) if len(series) else None}, {"6 books": _none_died(after)})
+                      "head_series": float(series["value"].iloc[0]) if len(series) else None}, {"6 books": _none_died(after)})
 
 
 def _spent(here: Stand) -> dict[str, float]:

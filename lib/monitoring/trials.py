@@ -99,7 +99,8 @@ def mutants(s: Session) -> pd.DataFrame:
     rows = [row for point in points(s.run, "mutants") for row in point["facts"]["mutants"]]
     told = pd.DataFrame(rows, columns=["kind", "where", "what", "caught", "by", "equivalent"])
     return pd.DataFrame([{
-        "change": kind, "tried": len(one), "noticed": int(one["caught"].sum()), "by": ", ".join(sorted(one["by"].dropna().unique())),
+        "change": kind, "tried": len(one),
+        "noticed": int((one["caught"].astype(bool) & one["equivalent"].isna()).sum()), "by": ", ".join(sorted(one["by"].dropna().unique())),
         "the same in effect": int(one["equivalent"].notna().sum()),
         "missed": "; ".join(one.loc[~one["caught"].astype(bool) & one["equivalent"].isna(), "where"][:3]),
     } for kind, one in told.groupby("kind", sort=False)])  # fmt: skip
