@@ -33,6 +33,8 @@ EVALUATED_S = 60  # rules are judged each minute: four times as seldom as in pro
 FIRED = 'sum by (alertname) (count_over_time(ALERTS{alertstate="firing",alertname!="Watchdog"}[%s]))'
 STEADY = ("up", "deployment_", "token_price_usd", "machine_", "fraud_model_info", "retail_model_info", "retail_cameras",
           "node_memory_MemTotal")  # fmt: skip
+# What requests in progress fill goes with their rate, as Little's law has it.
+BUSY = ("llamacpp:requests_processing", "vllm:num_requests_running", "vllm:kv_cache_usage_perc", "gateway_in_flight")
 SAME = ('retail_frames_total{camera="door",instance="retail:1",job="retail",outcome="seen"}', "retail_frame_age_seconds_count")
 
 
@@ -98,7 +100,8 @@ def series(world: World, *, hours: float, seed: int) -> dict[str, str]:
         elif labels["__name__"].startswith(STEADY):
             values[name] = np.full(len(times), level.value)
         elif not level.counter:
-            values[name] = level.value * np.clip(1 + TREMBLE * chance.standard_normal(len(times)), 0, None)
+            swing = day if labels["__name__"].startswith(BUSY) else 1.0
+            values[name] = level.value * swing * np.clip(1 + TREMBLE * chance.standard_normal(len(times)), 0, None)
         elif labels["__name__"].startswith("node_"):  # seconds of processors: as much as there is, more or less
             values[name] = _grown(level.value * step_s * np.clip(1 + TREMBLE * chance.standard_normal(len(times)), 0, None), times)
         elif not labels["__name__"].endswith(("_count", "_sum")):

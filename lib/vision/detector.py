@@ -135,6 +135,7 @@ def onnxruntime_detector(path: Path, *, net_hw: tuple[int, int], batch: int = 1,
         onnxruntime.preload_dlls()  # from NVIDIA's wheels, where they are installed
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3  # errors: what it tidies up in a graph is nobody's concern
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     options.add_free_dimension_override_by_name("batch", batch)
     options.add_free_dimension_override_by_name("height", net_hw[0])

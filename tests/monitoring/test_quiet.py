@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from itertools import pairwise
 
 import pandas as pd
@@ -21,6 +22,16 @@ def log(*, failed: int = 0) -> pd.DataFrame:
     rows = [{"service": service, "outcome": "ok", "duration_s": 0.02, "ttft_s": 0.1, "tpot_s": 0.01}
             for service in ("fraud", "llm", "retail") for _ in range(100)]  # fmt: skip
     return pd.DataFrame([*rows, *({"service": "fraud", "outcome": "timeout", "duration_s": 1.0} for _ in range(failed))])
+
+
+def read(values: str) -> list[float]:
+    """promtool's shorthand, written out: "1+2x3" is 1 3 5 7."""
+    found: list[float] = []
+    for word in values.split():
+        told = re.fullmatch(r"(-?[\d.]+(?:e[+-]?\d+)?)([+-][\d.]+(?:e[+-]?\d+)?)?(?:x(\d+))?", word)
+        assert told, word
+        found += [float(told[1]) + float(told[2] or 0) * k for k in range(int(told[3] or 0) + 1)]
+    return found
 
 
 def test_the_bound_is_the_rule_of_three() -> None:
@@ -48,21 +59,23 @@ def test_what_was_not_clean_is_refused() -> None:
 
 
 def test_buckets_never_fall_below_the_smaller_ones_and_counters_only_begin_anew_at_a_restart() -> None:
-    def read(values: str) -> list[float]:
-        found: list[float] = []
-        for word in values.split():
-            first, x, n = word.partition("x")
-            start, rise = (first.rsplit("+", 1) if "+" in first[1:] else (first, "0")) if x else (first, "0")
-            found += [float(start) + float(rise) * k for k in range(int(n) + 1 if x else 1)]
-        return found
-
-    made = {name: read(values) for name, values in quiet.series(quiet.clean(log())[0], hours=2, seed=1).items() if "-" not in values[1:]}
+    made = {name: read(values) for name, values in quiet.series(quiet.clean(log())[0], hours=2, seed=1).items()}
     assert {len(values) for values in made.values()} == {481}
     buckets = sorted((float(tsdb.labels(name)["le"].replace("+Inf", "inf")), values) for name, values in made.items()
                      if name.startswith("gen_ai_server_time_to_first_token_seconds_bucket"))  # fmt: skip
     assert len(buckets) >= 3
     for (_, small), (_, large) in pairwise(buckets):
         assert all(a <= b for a, b in zip(small, large, strict=True))
+
+
+def test_what_requests_fill_goes_with_their_rate() -> None:
+    """At night half as many tokens come of half as many requests in progress: a request is no slower."""
+    made = quiet.series(quiet.clean(log())[0], hours=24, seed=1)
+    (running,) = [values for name, values in made.items() if name.startswith("vllm:num_requests_running")]
+    values = read(running)
+    quarter = len(values) // 4
+    dawn, dusk = (sum(values[at - 100:at + 100]) / 200 for at in (quarter, 3 * quarter))
+    assert dawn / dusk == approx(3, rel=0.15)
 
 
 @needs_promtool
