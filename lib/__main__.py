@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from lib import home, install, machine, readme, report
+from lib import compare, home, install, machine, readme, record, report
 from lib.llm import contender, weights
 from lib.monitoring import tools
 from lib.pipelines.fraud import model as fraud
@@ -20,7 +20,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
                   help="AI inference, measured: engines, pipelines and their cost, as notebooks.")
 console = Console(stderr=True)
 EMBEDDED = "smollm2-135m"
-MODELS = ((("01", "03", "20"), fraud), (("02", "03", "20"), yolo), (("03",), classifier))  # which notebooks want which model
+MODELS = ((("01", "03", "20"), fraud), (("02", "03", "20", "30", "31"), yolo), (("03", "30", "31"), classifier))  # which notebooks want which model
 
 Only = Annotated[list[str], typer.Option("--only", help="Notebook by name or number; may be given again.", show_default="all")]
 Profile = Annotated[str, typer.Option(help=" | ".join(PROFILES))]
@@ -65,6 +65,25 @@ def publish(only: Only = []) -> None:  # noqa: B006
     target.write_text(readme.renewed(target.read_text()))
     console.print("Look at the changes, then commit them alone: git commit -m 'render: …' notebooks figures README.md")
     sys.exit(status)
+
+
+@app.command("compare")
+def compared(run: Annotated[Path, typer.Argument(metavar="RUN", help="Its folder: data/reference/<notebook>/<machine>/<run>.")],
+             other: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="The later one; else the newest other of its history.",
+                                                          show_default=False)] = None) -> None:
+    """Say what changed beyond the noise between two runs of one machine. Ends with 1 if anything got slower or larger, 2 if refused."""
+    try:
+        before, after = record.load(run), record.load(other) if other else None
+        if after is None:
+            if (found := compare.newest_other(before)) is None:
+                typer.echo(f"{before.run_id} is the only run of {before.notebook} on {before.machine_id}: nothing to compare it with")
+                return
+            before, after = sorted((before, found), key=lambda one: one.utc)
+        table = compare.compare(before, after)
+    except (ValueError, OSError) as refusal:
+        _refuse(str(refusal))
+    typer.echo(compare.told(before, after, table))
+    sys.exit(int(table["verdict"].isin(compare.WORSE).any()))
 
 
 def _checked(only: list[str], profile: str, mode: str, engines: list[str]) -> list[Path]:

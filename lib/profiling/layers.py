@@ -1,0 +1,104 @@
+"""The layers of a network as numbers: what each computes, what it has to move, how long it took in each engine. Pure.
+
+A multiply-add is two FLOPs, as processors' peaks count them. Bytes are the least that any way of computing moves: inputs, outputs and
+weights once each. A convolution's time is that of its convolution alone, without batch norm; what fused engines do in one node is theirs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lib.profiling import onednn
+
+COLUMNS = ["layer", "kind", "stage", "flop", "bytes", "weights_bytes", "shape"]
+COMPUTING = ("Conv2d", "Linear")
+
+
+def table(counted: Sequence[Mapping[str, Any]], *, element_bytes: int = 4) -> pd.DataFrame:
+    """COLUMNS, a row a layer that multiplies, in the order of computing. Intensity is flop ÷ bytes."""
+    rows: list[list[Any]] = []
+    for one in counted:
+        if one["kind"] in COMPUTING:
+            moved = sum(int(np.prod(shape)) for shape in (*one["in"], one["out"])) + one["weights"]
+            rows.append([one["name"], one["kind"], stage(one["name"]), 2 * one["macs"], element_bytes * moved,
+                         element_bytes * one["weights"], shape_of(one)])  # fmt: skip
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def shape_of(one: Mapping[str, Any]) -> str:
+    """A layer in words: "3×3, 128 → 128, 28×28, ÷ 2"."""
+    if one["kernel"] is None:
+        return f"{one['in'][0][-1]} → {one['out'][-1]}"
+    given, told = one["in"][0], one["out"]
+    stride = f", ÷ {one['stride'][0]}" if one["stride"][0] > 1 else ""
+    groups = f", {one['groups']} groups" if (one["groups"] or 1) > 1 else ""
+    return f"{one['kernel'][0]}×{one['kernel'][1]}, {given[1]} → {told[1]}, {told[2]}×{told[3]}{stride}{groups}"
+
+
+def stage(name: str) -> str:
+    """Where in its network a module stands: stem, stage 1…4, head of a ResNet; backbone, neck, head of YOLOv8."""
+    if found := re.search(r"encoder\.stages\.(\d)", name):
+        return f"stage {int(found[1]) + 1}"
+    if "embedder" in name:
+        return "stem"
+    if found := re.match(r"model\.(\d+)", name):
+        number = int(found[1])
+        return "backbone" if number < 10 else "neck" if number < 22 else "head"
+    return "head"
+
+
+def timed(layers: pd.DataFrame, modules: pd.DataFrame, primitives: pd.DataFrame | None) -> pd.DataFrame:
+    """`layers` with "profiler_us", and "onednn_us" of its computing alone: medians over passes.
+
+    oneDNN names no layers: its convolutions come in the order of ours, and their sizes have to be the same. Raises ValueError otherwise.
+    """
+    by_name = modules.groupby("module")["whole_us"].median()
+    told = layers.assign(profiler_us=layers["layer"].map(by_name))
+    return told if primitives is None else told.assign(onednn_us=np.array(_in_order(layers, primitives), float))
+
+
+def _in_order(layers: pd.DataFrame, primitives: pd.DataFrame) -> list[float | None]:
+    convolutions = primitives[primitives["primitive"] == "convolution"]
+    taken = convolutions.groupby("pass")["us"].apply(list)
+    ours = layers[layers["kind"] == "Conv2d"]
+    problems = convolutions[convolutions["pass"] == convolutions["pass"].iloc[0]]["problem"].tolist()
+    if len(problems) != len(ours):
+        raise ValueError(f"oneDNN computed {len(problems)} convolutions, the network has {len(ours)}")
+    for problem, flop, name in zip(problems, ours["flop"], ours["layer"], strict=True):
+        if 2 * onednn.macs(problem) != flop:
+            raise ValueError(f"{name} has {flop} FLOP, oneDNN's convolution in its place has {2 * onednn.macs(problem)}")
+    medians = iter(np.median(np.array(taken.tolist()), axis=0).tolist())
+    return [next(medians) if kind == "Conv2d" else None for kind in layers["kind"]]
+
+
+def engine_us(layers: pd.DataFrame, nodes: pd.DataFrame, *, convolutions: str = "Conv") -> list[float | None]:
+    """An engine's µs for each layer: of the node that has the module's path in its name. None where no node has.
+
+    What the engine fused into a convolution (batch norm, activation, addition) is in its time.
+    """
+    by = nodes[nodes["kind"].str.contains(convolutions)].groupby("node")["us"].median()
+    known = {dotted(str(name)): float(value) for name, value in by.items()}
+    return [next((us for node, us in known.items() if f".{layer}." in f".{node}."), None) for layer in layers["layer"]]
+
+
+def dotted(node: str) -> str:
+    """ONNX's path of a node as PyTorch would write it: "/model.22/cv2.0/cv2.0.0/conv/Conv" is model.22.cv2.0.0.conv.Conv.
+
+    A module that is called inside another repeats its parent's name.
+    """
+    parts: list[str] = []
+    for part in filter(None, node.split("/")):
+        if parts and (part == parts[-1] or part.startswith(f"{parts[-1]}.")):
+            parts.pop()
+        parts.append(part)
+    return ".".join(parts)
+
+
+def top(layers: pd.DataFrame, column: str, n: int = 5) -> list[str]:
+    """Names of the `n` layers that take longest by an account."""
+    return layers.dropna(subset=[column]).nlargest(n, column)["layer"].tolist()
