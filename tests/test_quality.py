@@ -139,3 +139,9 @@ def test_the_workers_give_llama_perplexitys_number(tmp_path: Path) -> None:
     said = child.run(theirs, what="llama-perplexity", log=tmp_path / "log", say=print)
     ours = fidelity.perplexity(quality.flat(np.load(tmp_path / "q8_0.npz")))
     assert quality.agrees(ours, quality.final_estimate("\n".join(said))) is None
+
+
+@pytest.mark.parametrize(("flags", "there"), [("avx2 avx512_bf16", True), ("avx2 amx_bf16", True), ("avx2 avx512f avx512_bf16x", False)])
+def test_a_processor_that_multiplies_in_bf16_says_so(tmp_path: Path, flags: str, there: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: fpu {flags} vme\nbugs\t\t: bf16\n")
+    assert compress.multiplies_bf16(tmp_path / "cpuinfo") is there

@@ -11,6 +11,7 @@ with the Python of llm-compressor; how it was made, and what it says to the fami
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,11 @@ def scheme(name: str, columns: list[int]) -> dict[str, Any]:
     return {"weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": group, "symmetric": True}}
 
 
+def multiplies_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor itself multiplies in bfloat16."""
+    return bool(re.search(r"^(?:flags|Features)\s*:.*\b(?:avx512_bf16|amx_bf16|bf16)\b", cpuinfo.read_text(), re.M))
+
+
 def make(name: str, hf: Path, text: Path, to: Path) -> dict[str, Any]:
     """Write the model of `hf` in scheme `name` to directory `to`; how it was made. GPTQ (arXiv:2210.17323), else rounding to nearest."""
     import torch
@@ -55,7 +61,9 @@ def make(name: str, hf: Path, text: Path, to: Path) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(hf, dtype=torch.bfloat16, device_map=device)
+    # A processor without bfloat16 makes it of float32, product by product: ten minutes, where float32 itself takes one.
+    kind = torch.bfloat16 if device == "cuda" or multiplies_bf16() else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(hf, dtype=kind, device_map=device)
     tokenizer = AutoTokenizer.from_pretrained(hf)
     inner = [m for where, m in model.named_modules() if isinstance(m, torch.nn.Linear) and where != "lm_head"]
     groups = {"group_0": {"targets": ["Linear"], **scheme(name, [m.in_features for m in inner])}}
@@ -69,10 +77,10 @@ def make(name: str, hf: Path, text: Path, to: Path) -> dict[str, Any]:
             batch_size=AT_ONCE)
     prompt = tokenizer(PROMPT, return_tensors="pt", add_special_tokens=False).to(device)
     said = model.generate(**prompt, max_new_tokens=8, do_sample=False)[0, prompt["input_ids"].shape[1]:]
-    model.save_pretrained(to, save_compressed=True)
+    model.to(torch.bfloat16).save_pretrained(to, save_compressed=True)
     tokenizer.save_pretrained(to)
     how = {"method": "GPTQ", "samples": SAMPLES, "sample_tokens": LENGTH} if gptq else {"method": "round to nearest"}
-    return {"says": tokenizer.decode(said), **how, **groups["group_0"]}
+    return {"says": tokenizer.decode(said), "calibrated_in": str(kind).removeprefix("torch."), **how, **groups["group_0"]}
 
 
 if __name__ == "__main__":
