@@ -1,5 +1,7 @@
 """A pass of each profiled network as a trace file: Perfetto opens it, and TensorBoard's profiler plugin finds it by its name.
 
+Beside it the Python stacks of its operators, folded, as flame-graph tools (speedscope, flamegraph.pl) read them.
+
     python -m lib.profiling.traces [FOLDER]        from the recorded run, to report/traces; then tensorboard --logdir report/traces
 """
 
@@ -15,6 +17,7 @@ from lib.profiling import trace
 from lib.profiling.session import Session, session
 from lib.session import NothingRecorded
 
+STACKS = "stacks.txt"
 NAME = "one.pt.trace.json.gz"  # what torch-tb-profiler looks for; a folder is a run of its
 
 
@@ -25,6 +28,8 @@ def write(s: Session, folder: Path) -> list[Path]:
         path = folder / point["network"] / NAME
         path.parent.mkdir(parents=True, exist_ok=True)
         trace.write(json.loads(series(s.run, point, "one")["json"].iloc[0]), path)
+        lines = series(s.run, point, "stacks")["line"].tolist()
+        path.with_name(STACKS).write_text("\n".join([*lines, ""]), encoding="utf-8")
         made.append(path)
     return made
 

@@ -125,7 +125,8 @@ def traced(asked: dict[str, Any]) -> dict[str, Any]:
                 with torch.profiler.record_function(PASS):
                     ns["whole"] += _taken(infer, 1)
     seen.export_chrome_trace(asked["trace"])
-    with scopes(model), profiled(with_stack=True) as stacked:
+    verbose = torch._C._profiler._ExperimentalConfig(verbose=True)  # without it there are no stacks to export
+    with profiled(with_stack=True, experimental_config=verbose) as stacked:
         for _ in range(3):
             infer()
     stacked.export_stacks(asked["stacks"], "self_cpu_time_total")
