@@ -12,6 +12,7 @@ usage() {
 ./run_all.sh monitor [OPTIONS]  services, load, Prometheus and Alertmanager on 127.0.0.1 until Ctrl-C (--help: its options)
 ./run_all.sh images [OPTIONS]   build the services' images without a container engine, measure them (--help: its options)
 ./run_all.sh lab [ARGS]         JupyterLab on 127.0.0.1
+./run_all.sh compare RUN [RUN] what changed beyond the noise between two recorded runs of one machine
 ./run_all.sh publish [OPTIONS]  renew the committed notebooks, figures and the README's table
 ./run_all.sh lock               compile requirements.lock.txt from pyproject.toml
 ./run_all.sh --help             this text, then the options of the main job
@@ -152,7 +153,7 @@ case ${1:-} in
     done
     ;;
   "" | -*) bootstrap; exec python -m lib run "$@" ;;
-  publish) shift; bootstrap; exec python -m lib publish "$@" ;;
+  publish | compare) bootstrap; exec python -m lib "$@" ;;
   serve)
     case ${2:-} in fraud | retail) ;; *) die "serve what? There is: fraud, retail" ;; esac
     bootstrap; exec python -m "lib.pipelines.$2.service" "${@:3}"

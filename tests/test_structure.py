@@ -19,20 +19,20 @@ SOURCES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("
 # numpy, lies under machine, whose ceilings it times.
 LAYERS = (
     {"lib", "lib.home"},
-    {"lib.lock", "lib.box", "lib.child", "lib.guard", "lib.progress", "lib.stats", "lib.clock"},
+    {"lib.lock", "lib.box", "lib.child", "lib.guard", "lib.progress", "lib.stats", "lib.moderated", "lib.clock"},
     {"lib.record", "lib.fetch", "lib.build", "lib.install", "lib.process"},
     {"lib.machine", "lib.sampler", "lib.audit"},
-    {"lib.measured", "lib.session", "lib.monitoring.slo"},
+    {"lib.measured", "lib.session", "lib.compare", "lib.monitoring.slo"},
     {"lib.vision"},
-    {"lib.llm", "lib.pipelines"},
+    {"lib.llm", "lib.pipelines", "lib.profiling"},
     {"lib.images", "lib.monitoring"},
-    {"lib.press", "lib.figures", "lib.charts", "lib.panels", "lib.timelines", "lib.floorplan", "lib.report"},
+    {"lib.press", "lib.figures", "lib.charts", "lib.panels", "lib.timelines", "lib.floorplan", "lib.icicles", "lib.report"},
     {"lib.readme", "lib.__main__"},
 )  # fmt: skip
 LATE = {"torch", "vllm", "onnxruntime", "transformers", "lightgbm", "sklearn", "daal4py", "lleaves", "treelite", "tl2cgen",
         "mlperf_loadgen", "openvino", "supervision", "trackers", "ultralytics", "nncf", "llama_cpp", "llmcompressor",
         "compressed_tensors", "datasets"}  # fmt: skip
-CHARTS = {"lib.press", "lib.figures", "lib.charts", "lib.panels", "lib.timelines", "lib.report"}
+CHARTS = {"lib.press", "lib.figures", "lib.charts", "lib.panels", "lib.timelines", "lib.icicles", "lib.report"}
 MOST_LINES, MOST_BYTES = 320, 2_000_000
 
 

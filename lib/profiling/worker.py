@@ -206,10 +206,14 @@ def _macs(layer: Any, told: Any) -> int:
 
 JOBS = {"timed": timed, "traced": traced, "spoken": spoken, "counted": counted}
 
-if __name__ == "__main__":
+def main(asked_path: str, answer_path: str) -> None:
     import torch
 
-    wanted = json.loads(Path(sys.argv[1]).read_text())
+    wanted = json.loads(Path(asked_path).read_text())
     torch.set_num_threads(wanted["threads"])
     torch.set_num_interop_threads(1)
-    Path(sys.argv[2]).write_text(json.dumps(JOBS[wanted["job"]](wanted)))
+    Path(answer_path).write_text(json.dumps(JOBS[wanted["job"]](wanted)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
