@@ -194,7 +194,9 @@ def _predicted(told: predictions.Account, less: tuple[str, ...]) -> Found:
     roofs = told.roofs
     bf16 = roofs["bfloat16"] / roofs["float32"] if {"bfloat16", "float32"} <= roofs.keys() else 1.0
     made = predictions.from_profile(told, without=less, batch=MORE, bf16=bf16)
-    return Found({}, {"predictions": [asdict(one) for one in made], "whole_us": told.whole_us}, {})
+    absurd = [one.name for one in made if not one.expects_us > 0]
+    return Found({}, {"predictions": [asdict(one) for one in made], "whole_us": told.whole_us},
+                 {"6 books": f"no time is left: {', '.join(absurd)}" if absurd else None})  # fmt: skip
 
 
 def _changed(network: str, plan: Plan, changes: tuple[str, ...], *, threads: int | None = None, batch: int = 1) -> Found:
