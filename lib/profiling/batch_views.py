@@ -156,9 +156,9 @@ def batching(found: pd.DataFrame) -> dict[str, Any]:
     """At the highest load: what batches do to the median against one by one, and what waiting for more does."""
     if not len(found):
         return dict.fromkeys(("load", "one", "greedy", "waits", "times"))
-    top = found[found["requests/s"] == found["requests/s"].max()].set_index("policy")["p50, ms"].to_dict()
+    load = found.sort_values("requests/s").iloc[-1]["load"]
+    top = found[found["load"] == load].set_index("policy")["p50, ms"].to_dict()
     one = next((ms for name, ms in top.items() if name == "one by one"), None)
     waits = next((ms for name, ms in top.items() if "waits" in name), None)
     greedy = next((ms for name, ms in top.items() if name != "one by one" and "waits" not in name), None)
-    load = found.sort_values("requests/s").iloc[-1]["load"]
     return {"load": load, "one": one, "greedy": greedy, "waits": waits, "times": one / greedy if one and greedy else None}

@@ -153,10 +153,16 @@ def _file(bench: Bench, network: str) -> Path | None:
 def _engine(file: Path, network: str, plan: Plan, run: Any) -> Found:
     x = np.random.default_rng(7).random((1, 3, *HW[network]), np.float32)
     try:
-        nodes, walls_us, timing = run(file, x, threads=threads(), passes=plan.passes, budget_s=plan.budget_s)
+        nodes, walls_us, bare_s = run(file, x, threads=threads(), passes=plan.rounds * plan.passes)
     except WrongDevice as reason:
         raise Skipped(str(reason)) from reason
-    return Found({"bare_s": list(timing.samples_s), "watched_s": [us / 1e6 for us in walls_us]}, {}, {}, {"nodes": nodes})
+    return Found({"bare_s": bare_s, "watched_s": [us / 1e6 for us in walls_us]}, {}, {}, {"nodes": nodes})
+
+
+def watching_us(traced: Mapping[str, Any]) -> float:
+    """What watching added to a pass of this trace, µs."""
+    scopes_us = 1e6 * float(np.median(traced["samples"]["scopes_s"]) - np.median(traced["samples"]["bare_s"]))
+    return ledger.watching_us(traced["facts"]["events"], traced["facts"]["tick_ns"], scopes_us)
 
 
 def account(s: Session, network: str) -> predictions.Account | None:
@@ -167,7 +173,7 @@ def account(s: Session, network: str) -> predictions.Account | None:
         return None
     frame = series(s.run, traced, "trace")
     bare_us = 1e6 * float(np.median(traced["samples"]["bare_s"]))
-    watching = ledger.watching_us(traced["facts"]["events"], traced["facts"]["tick_ns"])
+    watching = watching_us(traced)
     told = ledger.onednn(frame, series(s.run, spoken, "primitives"), bare_us=bare_us, watching=watching)
     named = {str(part): float(us) for part, us in zip(told["part"], told["us"], strict=True)}
     primitives = {part.removeprefix("oneDNN: "): us for part, us in named.items() if part.startswith("oneDNN: ")}

@@ -8,22 +8,23 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter_ns, sleep
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lib.clock import Timing, measure
 from lib.vision import detector
 
+WARM, TURN, REST_S = 3, 5, 0.05  # passes before, passes at a time, and a pause in which the other's threads fall asleep
 COLUMNS = ["pass", "order", "node", "kind", "us"]
 
 
-def onnxruntime(path: Path, x: NDArray[np.float32], *, threads: int, passes: int,
-                budget_s: float) -> tuple[pd.DataFrame, list[float], Timing]:  # fmt: skip
-    """Nodes by pass (COLUMNS), µs of each watched pass, and the timing of passes that nobody watches."""
+def onnxruntime(path: Path, x: NDArray[np.float32], *, threads: int, passes: int) -> tuple[pd.DataFrame, list[float], list[float]]:
+    """Nodes by pass (COLUMNS), µs of each watched pass, seconds of passes that nobody watched, in turns with those."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
@@ -33,15 +34,32 @@ def onnxruntime(path: Path, x: NDArray[np.float32], *, threads: int, passes: int
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     plain = session(onnxruntime.SessionOptions())
-    timing = measure(lambda: plain.run(None, {"images": x}), budget_s=budget_s)
     with tempfile.TemporaryDirectory(prefix="profile-") as scratch:
         options = onnxruntime.SessionOptions()
         options.enable_profiling, options.profile_file_prefix = True, f"{scratch}/told"
         watched = session(options)
-        for _ in range(passes + 2):
+        for _ in range(WARM):
             watched.run(None, {"images": x})
+        bare_s = _in_turns(lambda: plain.run(None, {"images": x}), lambda: watched.run(None, {"images": x}), passes)
         told = json.loads(Path(watched.end_profiling()).read_text())
-    return nodes(told, last=passes), model_runs(told)[-passes:], timing
+    return nodes(told, last=passes), model_runs(told)[-passes:], bare_s
+
+
+def _in_turns(plain: Callable[[], object], watched: Callable[[], object], passes: int) -> list[float]:
+    """`passes` of each, a few of one and then of the other; seconds of the plain ones. A pace that changes is both's."""
+    bare_s: list[float] = []
+    for begun in range(0, passes, TURN):
+        n = min(TURN, passes - begun)
+        sleep(REST_S)
+        plain()
+        for _ in range(n):
+            began_ns = perf_counter_ns()
+            plain()
+            bare_s.append((perf_counter_ns() - began_ns) / 1e9)
+        sleep(REST_S)
+        for _ in range(n):
+            watched()
+    return bare_s
 
 
 def nodes(told: list[dict[str, Any]], *, last: int) -> pd.DataFrame:
@@ -61,11 +79,10 @@ def model_runs(told: list[dict[str, Any]]) -> list[float]:
     return [float(e["dur"]) for e in told if e["name"] == "model_run"]
 
 
-def openvino(path: Path, x: NDArray[np.float32], *, threads: int, passes: int, budget_s: float,
-             precision: str = "f32") -> tuple[pd.DataFrame, list[float], Timing]:  # fmt: skip
+def openvino(path: Path, x: NDArray[np.float32], *, threads: int, passes: int,
+             precision: str = "f32") -> tuple[pd.DataFrame, list[float], list[float]]:  # fmt: skip
     """As `onnxruntime`, from OpenVINO's counters: nodes that were executed, by the name of what they do. Raises WrongDevice."""
     ov = detector.quiet_openvino()
-    from time import perf_counter_ns
 
     def request(count: bool) -> Any:
         core = ov.Core()
@@ -76,16 +93,20 @@ def openvino(path: Path, x: NDArray[np.float32], *, threads: int, passes: int, b
         detector.in_precision(compiled, precision, path.name)
         return compiled.create_infer_request()
 
-    plain = request(False)
-    timing = measure(lambda: plain.infer(x, share_inputs=True, share_outputs=True), budget_s=budget_s)
-    watched, rows, walls_us = request(True), [], []
-    for number in range(-2, passes):
+    plain, counting = request(False), request(True)
+    rows: list[list[Any]] = []
+    walls_us: list[float] = []
+
+    def watched() -> None:
         began_ns = perf_counter_ns()
-        watched.infer(x, share_inputs=True, share_outputs=True)
-        wall_us = (perf_counter_ns() - began_ns) / 1e3
-        if number >= 0:
-            walls_us.append(wall_us)
-            done = [node for node in watched.profiling_info if node.status.name == "EXECUTED"]
-            rows += [[number, order, node.node_name, f"{node.node_type} ({node.exec_type})", node.real_time.total_seconds() * 1e6]
-                     for order, node in enumerate(done)]  # fmt: skip
-    return pd.DataFrame(rows, columns=COLUMNS), walls_us, timing
+        counting.infer(x, share_inputs=True, share_outputs=True)
+        walls_us.append((perf_counter_ns() - began_ns) / 1e3)
+        done = [node for node in counting.profiling_info if node.status.name == "EXECUTED"]
+        rows.extend([len(walls_us) - 1 - WARM, order, node.node_name, f"{node.node_type} ({node.exec_type})",
+                     node.real_time.total_seconds() * 1e6] for order, node in enumerate(done))  # fmt: skip
+
+    for _ in range(WARM):
+        watched()
+    bare_s = _in_turns(lambda: plain.infer(x, share_inputs=True, share_outputs=True), watched, passes)
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    return frame[frame["pass"] >= 0].reset_index(drop=True), walls_us[WARM:], bare_s

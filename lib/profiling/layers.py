@@ -79,11 +79,25 @@ def _in_order(layers: pd.DataFrame, primitives: pd.DataFrame) -> list[float | No
 def engine_us(layers: pd.DataFrame, nodes: pd.DataFrame, *, convolutions: str = "Conv") -> list[float | None]:
     """An engine's µs for each layer: of the node that has the module's path in its name. None where no node has.
 
-    What the engine fused into a convolution (batch norm, activation, addition) is in its time.
+    What the engine fused into a convolution (batch norm, activation, addition) is in its time; a node may then have the activation's name.
     """
     by = nodes[nodes["kind"].str.contains(convolutions)].groupby("node")["us"].median()
-    known = {dotted(str(name)): float(value) for name, value in by.items()}
-    return [next((us for node, us in known.items() if f".{layer}." in f".{node}."), None) for layer in layers["layer"]]
+    known = {f".{_single(dotted(str(name)))}.": float(value) for name, value in by.items()}
+
+    def us(layer: str) -> float | None:
+        around = layer.removesuffix(".convolution").removesuffix(".conv")
+        for wanted in (layer, f"{around}.activation", f"{around}.act"):
+            if found := [value for node, value in known.items() if f".{_single(wanted)}." in node]:
+                return found[0]
+        return None
+
+    return [us(layer) for layer in layers["layer"]]
+
+
+def _single(path: str) -> str:
+    """Without repetitions side by side, which ONNX's paths have for another reason: embedder.embedder is embedder."""
+    parts = path.split(".")
+    return ".".join(part for before, part in zip(["", *parts], parts, strict=False) if part != before)
 
 
 def dotted(node: str) -> str:

@@ -41,9 +41,10 @@ def parts(frame: pd.DataFrame) -> pd.DataFrame:
     return _table(rows, "between operators", float(between))
 
 
-def watching_us(events: float, tick_ns: Mapping[str, float]) -> float:
-    """What the profiler adds to a pass: its events, each as much as one adds to an operator that does nothing."""
-    return events * (tick_ns["seen"] - tick_ns["bare"]) / 1e3
+def watching_us(events: float, tick_ns: Mapping[str, float], scopes_us: float) -> float:
+    """What watching adds to a pass: the scopes' own Python, measured while nobody listened, and each event of the profiler as much as one
+    adds to an operator that does nothing."""
+    return scopes_us + events * (tick_ns["seen"] - tick_ns["bare"]) / 1e3
 
 
 def profiler(frame: pd.DataFrame, *, bare_us: float, watching: float) -> pd.DataFrame:

@@ -67,14 +67,19 @@ def from_profile(told: Account, *, without: Sequence[str], batch: int, bf16: flo
     ]  # fmt: skip
 
 
-def judged(predictions: list[Prediction], measured_us: Mapping[str, float], whole_us: float) -> pd.DataFrame:
-    """name, expected and measured ms, the speed-up each means, the error of the time, why; in the order of registration."""
+def judged(predictions: list[Prediction], measured_us: Mapping[str, float], whole_us: float,
+           beside_us: Mapping[str, float]) -> pd.DataFrame:  # fmt: skip
+    """change, expected and measured ms, eager's of the same rounds, the speed-ups, the error, why; in the order of registration.
+
+    A machine's pace changes with the minute: where eager was measured beside a change, speed-ups are held against each other, else times.
+    """
     rows = []
     for one in predictions:
-        us = measured_us.get(one.name)
+        us, eager = measured_us.get(one.name), beside_us.get(one.name, whole_us)
         rows.append({"change": one.name, "expected, ms": one.expects_us / 1e3, "measured, ms": us and us / 1e3,
-                     "off": us and one.expects_us / us - 1, "speed-up expected": whole_us / one.expects_us,
-                     "speed-up measured": us and whole_us / us, "because": one.because})  # fmt: skip
+                     "eager beside, ms": beside_us[one.name] / 1e3 if one.name in beside_us else None,
+                     "off": us and (one.expects_us / whole_us) / (us / eager) - 1, "speed-up expected": whole_us / one.expects_us,
+                     "speed-up measured": us and eager / us, "because": one.because})  # fmt: skip
     return pd.DataFrame(rows)
 
 

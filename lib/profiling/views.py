@@ -9,8 +9,8 @@ import pandas as pd
 
 from lib import stats
 from lib.measured import points, series
+from lib.profiling import breakdown, ledger, predictions, roofline, trace
 from lib.profiling import layers as of_layers
-from lib.profiling import ledger, predictions, roofline, trace
 from lib.profiling.forms import speeds
 from lib.profiling.predictions import Prediction
 from lib.profiling.roofline import Roof
@@ -42,7 +42,7 @@ def ledgers(s: Session, network: str) -> dict[str, pd.DataFrame]:
     told, found = point(s, "traced", network), dict[str, pd.DataFrame]()
     if told is not None:
         seen, bare = series(s.run, told, "trace"), 1e6 * float(np.median(told["samples"]["bare_s"]))
-        watching = ledger.watching_us(told["facts"]["events"], told["facts"]["tick_ns"])
+        watching = breakdown.watching_us(told)
         found["torch.profiler"] = ledger.profiler(seen, bare_us=bare, watching=watching)
         if (spoken := point(s, "spoken", network)) is not None:
             found["oneDNN"] = ledger.onednn(seen, series(s.run, spoken, "primitives"), bare_us=bare, watching=watching)
@@ -180,7 +180,7 @@ def predicted(s: Session, network: str) -> pd.DataFrame:
         return pd.DataFrame()
     made = [Prediction(**one) for one in told["facts"]["predictions"]]
     measured: dict[str, float] = {}
-    eager = told["facts"]["whole_us"]
+    beside: dict[str, float] = {}
     for one in (p for p in points(s.run, "changed") if p["network"] == network):
         medians = {name: 1e6 * float(np.median([np.median(r) for r in rounds])) for name, rounds in one["samples"].items()}
         if one["batch"] > 1:
@@ -189,8 +189,8 @@ def predicted(s: Session, network: str) -> pd.DataFrame:
             measured["one thread"] = medians["eager"]
         else:
             measured |= medians
-            eager = medians["eager"]
-    return predictions.judged(made, measured, eager)
+            beside |= dict.fromkeys(medians, medians["eager"])
+    return predictions.judged(made, measured, told["facts"]["whole_us"], beside)
 
 
 def foretold(found: pd.DataFrame) -> pd.DataFrame:

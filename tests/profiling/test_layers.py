@@ -67,6 +67,10 @@ def test_an_engine_s_node_is_found_by_the_module_s_path() -> None:
     nodes = pd.DataFrame({"node": [path, "/network/resnet/encoder/stages.1/layers.0/layer/layer.11/convolution/Conv", path, "/x/Relu"],
                           "kind": ["Conv", "Conv", "Conv", "Relu"], "us": [40.0, 1.0, 60.0, 1.0]})  # fmt: skip
     assert layers.engine_us(layers.table([CONV, HEAD]), nodes) == [50.0, None]
+    fused = nodes.replace({"node": {path: path.replace("convolution/Conv", "activation/Relu_output_0_nchwc")}})
+    assert layers.engine_us(layers.table([CONV]), fused) == [50.0]
+    stem = pd.DataFrame({"node": ["/network/resnet/embedder/embedder/activation/Relu_output_0"], "kind": "Conv", "us": [7.0]})
+    assert layers.engine_us(layers.table([{**CONV, "name": "resnet.embedder.embedder.convolution"}]), stem) == [7.0]
 
 
 # --- the roof ---

@@ -56,7 +56,7 @@ def test_an_engine_s_nodes_and_what_lies_between() -> None:
 
 
 def test_what_watching_costs_is_its_events() -> None:
-    assert ledger.watching_us(400, {"bare": 700.0, "seen": 1_900.0}) == approx(480)
+    assert ledger.watching_us(400, {"bare": 700.0, "seen": 1_900.0}, 20.0) == approx(500)
 
 
 def test_the_median_pass_is_a_real_one() -> None:

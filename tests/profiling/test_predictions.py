@@ -26,9 +26,16 @@ def test_each_is_worked_out_from_the_account() -> None:
 
 def test_a_miss_keeps_its_sign_and_what_was_not_measured_is_no_hit() -> None:
     made = [Prediction("a", 1_000, "x"), Prediction("b", 3_000, "y"), Prediction("c", 1, "z")]
-    found = predictions.judged(made, {"a": 1_250, "b": 2_000}, 4_000)
+    found = predictions.judged(made, {"a": 1_250, "b": 2_000}, 4_000, {})
     assert found["off"].iloc[0] == approx(-0.2) and found["off"].iloc[1] == approx(0.5) and found["off"].isna().iloc[2]
     assert found["speed-up measured"].iloc[1] == approx(2) and found["speed-up expected"].iloc[0] == approx(4)
     told = predictions.errors(found)
     assert told["n"] == 2 and told["median"] == approx(0.35) and told["worst"] == approx(0.5) and told["whose"] == "b"
     assert set(predictions.errors(found.iloc[2:]).values()) == {None}
+
+
+def test_a_slower_minute_is_no_miss() -> None:
+    """A quarter less was promised; all took twice as long that minute, the change a quarter less of it."""
+    found = predictions.judged([Prediction("a", 3_000, "x")], {"a": 6_000}, 4_000, {"a": 8_000})
+    assert found["off"].iloc[0] == approx(0) and found["speed-up measured"].iloc[0] == approx(8 / 6)
+    assert found["eager beside, ms"].iloc[0] == 8
