@@ -20,7 +20,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
                   help="AI inference, measured: engines, pipelines and their cost, as notebooks.")
 console = Console(stderr=True)
 EMBEDDED = "smollm2-135m"
-MODELS = ((("01", "03", "20"), fraud), (("02", "03", "20", "30", "31"), yolo), (("03", "30", "31"), classifier))  # which notebooks want which model
+# Which notebooks want which model.
+MODELS = ((("01", "03", "20"), fraud), (("02", "03", "20", "30", "31"), yolo), (("03", "30", "31"), classifier))
 
 Only = Annotated[list[str], typer.Option("--only", help="Notebook by name or number; may be given again.", show_default="all")]
 Profile = Annotated[str, typer.Option(help=" | ".join(PROFILES))]
@@ -37,7 +38,7 @@ def run(only: Only = [], profile: Profile = "quick", mode: Mode = "auto", engine
     wanted = [name for name in engines.split(",") if name]
     paths = _checked(only, profile, mode, wanted)
     if mode != "recorded":
-        if any(path.stem.startswith(("00", "1")) for path in paths):
+        if any(path.stem.startswith(("00", "1")) and path.stem[:2] != "15" for path in paths):  # 15 reads what others measured
             _prepare_llm(wanted, model, must=mode == "live" or model != EMBEDDED)
         if any(path.stem.startswith("01") for path in paths):
             _provision(install.names("fraud"))  # the servers of the bake-off, the baseline's environment

@@ -19,12 +19,15 @@ LEAST = 0.004  # of the whole: what is narrower would be a line
 def icicle(modules: pd.DataFrame, whole_us: float, *, root: str) -> go.Figure:
     """`modules`: module (a dotted path), whole_us. Parents are paths' beginnings; a parent's rest is its own work, pale."""
     known = {str(name): float(us) for name, us in zip(modules["module"], modules["whole_us"], strict=True) if us >= LEAST * whole_us}
-    labels, parents, values, ids = [root], [""], [whole_us / 1e3], [""]
+    above = {name: next((one for one in _above(name) if one in known), "") for name in known}
+    whole = {"": whole_us, **known}
+    for name in sorted(whole, key=lambda one: -one.count(".") - bool(one)):  # medians of parts may exceed the median of the whole
+        whole[name] = max(whole[name], sum(whole[part] for part, parent in above.items() if parent == name))
+    labels, parents, values, ids = [root], [""], [whole[""] / 1e3], [""]
     for name in sorted(known):
-        parent = next((above for above in _above(name) if above in known), "")
-        labels.append(name.removeprefix(f"{parent}.") if parent else name)
-        parents.append(parent)
-        values.append(known[name] / 1e3)
+        labels.append(name.removeprefix(f"{above[name]}.") if above[name] else name)
+        parents.append(above[name])
+        values.append(whole[name] / 1e3)
         ids.append(name)
     depth = [0 if not one else one.count(".") + 1 for one in ids]
     colours = ["#e6eaef" if not d else OTHERS[(d - 1) % len(OTHERS)].colour for d in depth]
@@ -45,7 +48,8 @@ def roofline(points: pd.DataFrame, bandwidths: Mapping[str, float], rate: float,
     fig = go.Figure()
     if not len(points):
         return fig
-    lo, hi = 0.5 * float(points["intensity"].min()), 2 * float(points["intensity"].max())
+    lo, hi = float(points["intensity"].min()), 2 * float(points["intensity"].max())
+    lo = 0.5 * min(lo, *(rate / bandwidth for bandwidth in bandwidths.values()))  # every ridge is seen
     for nth, (name, bandwidth) in enumerate(bandwidths.items()):
         ridge = rate / bandwidth
         if ridge > lo:

@@ -82,6 +82,8 @@ def profiled(s: Session, plan: Plan) -> None:
         keep(s.run, {"what": "changed", "network": network, "threads": threads(), "batch": MORE},
              partial(_changed, network, plan, (), batch=MORE))  # fmt: skip
         keep(s.run, {"what": "weights", "network": network}, partial(_weights, network, plan))
+        keep(s.run, {"what": "spoken again", "network": network, "variant": "channels_last", "threads": threads()},
+             partial(_spoken, network, plan, "channels_last"))  # fmt: skip
 
 
 def _ceilings(s: Session, plan: Plan) -> None:
@@ -133,8 +135,8 @@ def _traced(network: str, plan: Plan) -> Found:
     return Found(samples, facts, {"6 books": wrong}, kept)
 
 
-def _spoken(network: str, plan: Plan) -> Found:
-    told, said = ask("spoken", network, threads=threads(), what=f"{network}, oneDNN", env=VERBOSE, variant="eager", warm=5,
+def _spoken(network: str, plan: Plan, variant: str = "eager") -> Found:
+    told, said = ask("spoken", network, threads=threads(), what=f"{network}, oneDNN", env=VERBOSE, variant=variant, warm=5,
                      passes=plan.passes)  # fmt: skip
     try:
         frame = onednn.read(said.splitlines())

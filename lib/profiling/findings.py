@@ -86,6 +86,26 @@ def right(forms: pd.DataFrame) -> dict[str, Any]:
     return told
 
 
+def layout(found: pd.DataFrame) -> dict[str, Any]:
+    """Reorders in both layouts, ms and number, and what convolutions' arithmetic takes in channels_last against the other, × ."""
+    if not len(found) or found["layout"].nunique() < 2:
+        return dict.fromkeys(("before", "before_n", "after", "after_n", "times"))
+    at = found.set_index(["layout", "primitive"])
+    (before, before_n), (after, after_n) = (
+        (float(at["ms"].get((layout, "reorder"), 0.0)), int(at["n"].get((layout, "reorder"), 0))) for layout in found["layout"].unique()
+    )
+    first, second = (float(at["ms"][(layout, "convolution")]) for layout in found["layout"].unique())
+    return {"before": before, "before_n": before_n, "after": after, "after_n": after_n, "times": first / second}
+
+
+def longest(stages: pd.DataFrame) -> dict[str, Any]:
+    """The stage that takes longest, and its share of a pass."""
+    if not len(stages):
+        return dict.fromkeys(("stage", "of"))
+    most = stages.sort_values("ms").iloc[-1]
+    return {"stage": most["stage"], "of": most["of a pass"]}
+
+
 def cost_of_looking(looking: pd.DataFrame) -> dict[str, Any]:
     """What the whole profile costs, and the least way of looking."""
     if len(looking) < 2:

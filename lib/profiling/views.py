@@ -9,7 +9,7 @@ import pandas as pd
 
 from lib import stats
 from lib.measured import points, series
-from lib.profiling import breakdown, ledger, predictions, roofline, trace
+from lib.profiling import breakdown, ledger, onednn, predictions, roofline, trace
 from lib.profiling import layers as of_layers
 from lib.profiling.forms import speeds
 from lib.profiling.predictions import Prediction
@@ -193,6 +193,12 @@ def predicted(s: Session, network: str) -> pd.DataFrame:
     return predictions.judged(made, measured, told["facts"]["whole_us"], beside)
 
 
+def everything_predicted(s: Session) -> pd.DataFrame:
+    """`predicted` of all networks, one under the other."""
+    told = [views for p in points(s.run, "predicted") if len(views := predicted(s, p["network"]).assign(network=p["network"]))]
+    return pd.concat(told, ignore_index=True) if told else pd.DataFrame()
+
+
 def foretold(found: pd.DataFrame) -> pd.DataFrame:
     """`predicted` in print."""
     if not len(found):
@@ -200,6 +206,17 @@ def foretold(found: pd.DataFrame) -> pd.DataFrame:
     off = found["off"].map(lambda value: None if pd.isna(value) else f"{value:+.0%}")
     names = found["change"].str.replace("resnet.encoder.stages.", "stage ")
     return found.drop(columns=["speed-up expected"]).assign(change=names, off=off)
+
+
+def layouts(s: Session, network: str) -> pd.DataFrame:
+    """layout, primitive, n, ms, implementation: what oneDNN does for pictures channel by channel, and pixel by pixel."""
+    rows = []
+    for layout, told in (("channel by channel", point(s, "spoken", network)), ("channels_last", point(s, "spoken again", network))):
+        if told is not None:
+            sums = onednn.sums(series(s.run, told, "primitives"))
+            rows += [{"layout": layout, "primitive": one["primitive"], "n": int(one["n"]), "ms": one["us"] / 1e3,
+                      "mostly by": one["implementation"]} for one in sums.to_dict("records")]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def changes(s: Session, network: str) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from pytest import approx
 
 from lib import measured, record
 from lib.measured import Found, points
-from lib.profiling import batch_views, findings, forms, ledger, roofline, trace, views
+from lib.profiling import batch_views, findings, forms, ledger, onednn, roofline, trace, views
 from lib.profiling.affine import Affine
 from lib.profiling.session import Session, session
 from lib.session import NothingRecorded, Opened
@@ -125,6 +125,18 @@ def test_speeds_are_against_eager_of_the_same_round(made: Session) -> None:
     assert told["fp32_times"] == approx(2) and told["INT8_times"] == approx(5) and told["bf16_times"] is None
     assert told["INT8_form"] == "OpenVINO INT8" and told["eager_ms"] == approx(45)
     assert findings.right(views.forms(made)) == {"fp32": 1.0, "bf16": None, "INT8": 0.975}
+
+
+def test_what_a_layout_changes_is_told_from_onednn_s_words(made: Session) -> None:
+    def words(reorders: int, reorder_us: float, conv_us: float) -> pd.DataFrame:
+        rows = [[0, "convolution", "jit", "", "mb1", conv_us]] + [[0, "reorder", "jit", "", "1x3", reorder_us / reorders]] * reorders
+        return pd.DataFrame(rows, columns=onednn.COLUMNS)
+
+    point(made, "spoken", Found({"s": [1.0]}, {}, {}, {"primitives": words(4, 8_000, 30_000)}), network=NETWORK, threads=2)
+    assert set(findings.layout(views.layouts(made, NETWORK)).values()) == {None}
+    again = Found({"s": [1.0]}, {}, {}, {"primitives": words(2, 9_000, 20_000)})
+    point(made, "spoken again", again, network=NETWORK, variant="channels_last", threads=2)
+    assert findings.layout(views.layouts(made, NETWORK)) == {"before": 8, "before_n": 4, "after": 9, "after_n": 2, "times": 1.5}
 
 
 def test_nothing_measured_is_nothing_claimed(made: Session) -> None:
