@@ -220,11 +220,7 @@ def _all() -> int:
 
 
 def _weights(network: str, plan: Plan) -> Found:
-    """Two seeds, and weights so small that products are denormal: does latency depend on weights?"""
-    samples = {}
-    ways: dict[str, dict[str, Any]] = {"seed 0": {}, "seed 1": {"seed": 1}, "denormal": {"scaled": 1e-38}}
-    for name, more in ways.items():
-        told, _ = ask("timed", network, threads=threads(), what=f"{network}, {name}", variants=["eager"], rounds=plan.rounds,
-                      passes=plan.passes, warm=2, **more)  # fmt: skip
-        samples[name] = [ns / 1e9 for taken in told["ns"]["eager"] for ns in taken]
-    return Found(samples, {}, {})
+    """Two seeds, and weights so small that products are denormal, in turns: does latency depend on weights?"""
+    told, _ = ask("timed", network, threads=threads(), what=f"{network}, weights", variants=["eager", "seed 1", "denormal"],
+                  rounds=plan.rounds, passes=plan.passes, warm=2)  # fmt: skip
+    return Found({name: [[ns / 1e9 for ns in taken] for taken in rounds] for name, rounds in told["ns"].items()}, {}, {})

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lib.vision import detector
 
-WARM, TURN, REST_S = 3, 5, 0.05  # passes before, passes at a time, and a pause in which the other's threads fall asleep
+WARM, REST_S = 3, 0.01  # passes before, and a pause in which the other's threads fall asleep
 COLUMNS = ["pass", "order", "node", "kind", "us"]
 
 
@@ -46,19 +46,15 @@ def onnxruntime(path: Path, x: NDArray[np.float32], *, threads: int, passes: int
 
 
 def _in_turns(plain: Callable[[], object], watched: Callable[[], object], passes: int) -> list[float]:
-    """`passes` of each, a few of one and then of the other; seconds of the plain ones. A pace that changes is both's."""
+    """`passes` of each in turn, after the same rest; seconds of the plain ones. A pace that changes is both's."""
     bare_s: list[float] = []
-    for begun in range(0, passes, TURN):
-        n = min(TURN, passes - begun)
+    for _ in range(passes):
         sleep(REST_S)
+        began_ns = perf_counter_ns()
         plain()
-        for _ in range(n):
-            began_ns = perf_counter_ns()
-            plain()
-            bare_s.append((perf_counter_ns() - began_ns) / 1e9)
+        bare_s.append((perf_counter_ns() - began_ns) / 1e9)
         sleep(REST_S)
-        for _ in range(n):
-            watched()
+        watched()
     return bare_s
 
 

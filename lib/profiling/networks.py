@@ -14,6 +14,7 @@ from typing import Any
 
 DEPTHS = {"resnet18": ([2, 2, 2, 2], [64, 128, 256, 512], "basic"), "resnet50": ([3, 4, 6, 3], [256, 512, 1024, 2048], "bottleneck")}
 # What is changed, in the order in which it is done to a network; "inference_mode" changes how it is called.
+DENORMAL = 1e-38  # a scale of weights: their products with pictures lie below the smallest normal float32
 CHANGES = ("folded", "channels_last", "bf16", "compile", "inference_mode")
 
 
@@ -65,11 +66,15 @@ def images(asked: dict[str, Any], *, batch: int | None = None) -> Any:
 def variant(asked: dict[str, Any], name: str) -> tuple[Callable[[], Any], float]:
     """A function that infers once, and the seconds that it took to be ready. `name`: "eager", or some of CHANGES joined by ", ".
 
-    "without NAME" puts nothing in a module's place. Raises KeyError for a change that there is not, RuntimeError where shapes do not fit.
+    "without NAME" puts nothing in a module's place; "seed N" draws other weights, "denormal" such that products are denormal numbers.
+    Raises KeyError for a change that there is not, RuntimeError where shapes do not fit.
     """
     import torch
 
-    changes = [] if name == "eager" else name.split(", ")
+    weights = {"denormal": {"scaled": DENORMAL}} | {f"seed {n}": {"seed": n} for n in range(9)}
+    changes = [] if name == "eager" else [one for one in name.split(", ") if one not in weights]
+    for other in name.split(", "):
+        asked = {**asked, **weights.get(other, {})}
     model, x = network(asked), images(asked)
     began_ns = perf_counter_ns()
     for change in sorted(changes, key=lambda one: CHANGES.index(one) if one in CHANGES else -1):

@@ -253,10 +253,10 @@ def weights(s: Session, network: str) -> dict[str, Any]:
     """Whether latency depends on weights: another seed against the first, and denormal products against both."""
     if (told := point(s, "weights", network)) is None:
         return dict.fromkeys(("seed", "seed_lo", "seed_hi", "denormal"))
-    other = stats.ratio(told["samples"]["seed 1"], told["samples"]["seed 0"])
-    slow = stats.ratio(told["samples"]["denormal"], told["samples"]["seed 0"])
+    rounds = {name: [float(np.median(taken)) for taken in each] for name, each in told["samples"].items()}
+    other, slow = (stats.mean([a / b for a, b in zip(rounds[name], rounds["eager"], strict=True)]) for name in ("seed 1", "denormal"))
     lo, hi = (None, None) if other is None or other.lo is None or other.hi is None else (other.lo - 1, other.hi - 1)
-    return {"seed": other and other.value - 1, "seed_lo": lo, "seed_hi": hi, "denormal": slow and slow.value}  # fmt: skip
+    return {"seed": other and other.value - 1, "seed_lo": lo, "seed_hi": hi, "denormal": slow and slow.value}
 
 
 def _accounts(told: pd.DataFrame) -> list[str]:
