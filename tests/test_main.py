@@ -25,11 +25,11 @@ def test_an_unknown_word_is_answered_with_the_valid_ones(words: list[str], valid
 
 
 def test_the_results_stand_between_their_markers_and_nothing_else_changes() -> None:
-    text = f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n"
+    text = f"before\n{readme.BEGIN}\nOUT OF DATE\n{readme.END}\nafter\n"
     new = readme.renewed(text)
     assert new.startswith(f"before\n{readme.BEGIN}\n\n### ")
     assert new.endswith(f"\n\n{readme.END}\nafter\n")
-    assert "old" not in new
+    assert "OUT OF DATE" not in new
     assert readme.renewed(new) == new
     with pytest.raises(ValueError, match="lacks its markers"):
         readme.renewed("no markers")
