@@ -61,7 +61,8 @@ def shown(told: pd.DataFrame | None) -> pd.DataFrame:
     rest = pd.DataFrame([{"part": f"{small.sum()} smaller ones", "n": told.loc[small, "n"].sum(), "us": told.loc[small, "us"].sum(),
                           "share": told.loc[small, "share"].sum()}]) if small.any() else pd.DataFrame()  # fmt: skip
     whole = pd.concat([told[~small].iloc[:-2], rest, told.iloc[-2:]], ignore_index=True)
-    return pd.DataFrame({"part": whole["part"], "times": whole["n"], "ms": whole["us"] / 1e3, "of a pass": whole["share"].map(_percent)})
+    times = ["–" if pd.isna(n) else f"{n:.0f}" for n in whole["n"]]
+    return pd.DataFrame({"part": whole["part"], "times": times, "ms": whole["us"] / 1e3, "of a pass": whole["share"].map(_percent)})
 
 
 def modules(s: Session, network: str) -> pd.DataFrame:
