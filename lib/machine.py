@@ -138,7 +138,7 @@ def ceilings(*, device: str = "cpu", budget_s: float = 1.0) -> list[Ceiling]:
                 torch.set_num_threads(count)
             measured.append(_bandwidth(device, count, budget_s))
         torch.set_num_threads(cores)
-        measured += [_matmul(device, precision, budget_s) for precision in ("float32", "bfloat16", "float16", "int8")]
+        measured += [matmul(device, precision, budget_s) for precision in ("float32", "bfloat16", "float16", "int8")]
     finally:
         torch.set_num_threads(threads)
     return measured
@@ -162,7 +162,7 @@ def _bandwidth(device: str, threads: int, budget_s: float) -> Ceiling:
     return Ceiling(name, "B/s", size / min(timing.samples_s), timing, size)
 
 
-def _matmul(device: str, precision: str, budget_s: float) -> Ceiling:
+def matmul(device: str, precision: str, budget_s: float) -> Ceiling:
     """Square matrices, grown until one product takes a fair part of the budget; a slow precision says so."""
     import torch
 

@@ -257,7 +257,7 @@ def _profiling() -> str:
     head = {**profiling.accounts(profiling_views.closes(found)), **profiling.outside(found)}
     finding = figures.filled(
         "**Of an eager ResNet-50 pass {arithmetic:.0%} is convolutions' arithmetic; {reorders:.0%} lays tensors out anew ({reorder_n} "
-        "times), {norms:.0%} are batch norms** ({close} of {n} independent accounts close within 2 % of an unwatched pass).",
+        "times), {norms:.0%} are batch norms** ({close} of {n} engines' accounts close within 2 % of an unwatched pass).",
         **head,
     )
     lines: tuple[tuple[str, str, dict[str, Any]], ...] = (

@@ -109,7 +109,7 @@ def test_a_precision_that_is_not_supported_is_none_with_the_reason(monkeypatch: 
         raise RuntimeError("_int_mm is not implemented\nfor this device")
 
     monkeypatch.setattr(torch, "_int_mm", refuses)
-    one = machine._matmul("cpu", "int8", 0.05)
+    one = machine.matmul("cpu", "int8", 0.05)
     assert (one.rate, one.timing, one.reason) == (None, None, "not supported: _int_mm is not implemented")
 
 

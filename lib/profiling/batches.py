@@ -49,7 +49,6 @@ FORMS = (
     Form("OpenVINO bf16", "OpenVINO", "bf16", (classifier.ONNX, yolo.ONNX)),
     Form("OpenVINO INT8", "OpenVINO", "INT8", (classifier.OPENVINO_INT8, yolo.OPENVINO_INT8)),
 )
-SERVED = "OpenVINO INT8"  # by which requests are answered
 
 
 @dataclass(frozen=True, slots=True)

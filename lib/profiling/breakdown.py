@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib import audit
+from lib import audit, machine
 from lib.measured import Broke, Found, Skipped, keep, points, series
 from lib.profiling import ceilings, counters, ledger, onednn, predictions, trace
 from lib.profiling.asks import HW, RESNETS, ask
@@ -101,10 +101,12 @@ def _bandwidth(size: int, budget_s: float) -> Found:
 
 def _product(kind: Any, hint: Any, by: str, budget_s: float) -> Found:
     try:
-        if by == "PyTorch":
-            rate, timing = ceilings.product(kind, threads=threads(), budget_s=budget_s)
-        else:
+        if by == "OpenVINO":
             rate, timing = product.product(hint, threads=threads(), budget_s=budget_s)
+        elif (told := machine.matmul("cpu", kind, budget_s)).rate is None or told.timing is None:
+            raise Skipped(told.reason or f"{kind} was not multiplied")
+        else:
+            rate, timing = told.rate, told.timing
     except WrongDevice as reason:
         raise Skipped(str(reason)) from reason
     return Found({"s": list(timing.samples_s)}, {"rate": rate}, {"repeats": audit.repeats(timing.samples_s)})

@@ -1,15 +1,12 @@
-"""What this machine's memory and arithmetic do at most: read bandwidth of each level of its memory, and the fastest products seen.
+"""What this machine's memory does at most: read bandwidth of each of its levels.
 
-A roof from one library's matrix product is no roof: convolutions of another engine may beat it. So the roof of a precision is the best
-rate that anything reached, and everything that was measured is looked at (roofline.py). A cache whose size the system does not tell is
-left out.
+A layer's bytes may come from any of them (roofline.py). A cache whose size the system does not tell is left out.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
 
 from lib.clock import Timing, measure
 
@@ -46,13 +43,3 @@ def bandwidth(size: int, *, threads: int, budget_s: float) -> tuple[float, Timin
     part = torch.ones(threads, 1, size // 4 // threads).expand(threads, reads, -1)  # reads of the same bytes, without a copy
     timing = measure(lambda: part.sum(dim=2), budget_s=budget_s)
     return reads * size / min(timing.samples_s), timing
-
-
-def product(precision: Literal["float32", "bfloat16"], *, threads: int, budget_s: float, side: int = 1024) -> tuple[float, Timing]:
-    """FLOP/s of PyTorch's square matrix product, the best of the timing."""
-    import torch
-
-    torch.set_num_threads(threads)
-    x, y = (torch.randn(side, side).to(getattr(torch, precision)) for _ in range(2))
-    timing = measure(lambda: x @ y, budget_s=budget_s)
-    return 2 * side**3 / min(timing.samples_s), timing

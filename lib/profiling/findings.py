@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from lib.profiling import ledger, predictions
+from lib.profiling import predictions
 from lib.profiling.forms import EAGER
 from lib.profiling.roofline import Roof
 from lib.profiling.views import short
@@ -104,14 +104,3 @@ def longest(stages: pd.DataFrame) -> dict[str, Any]:
         return dict.fromkeys(("stage", "of"))
     most = stages.sort_values("ms").iloc[-1]
     return {"stage": most["stage"], "of": most["of a pass"]}
-
-
-def cost_of_looking(looking: pd.DataFrame) -> dict[str, Any]:
-    """What the whole profile costs, and the least way of looking."""
-    if len(looking) < 2:
-        return dict.fromkeys(("least", "most"))
-    return {"least": float(looking["×"].iloc[1:].min()) - 1, "most": float(looking["×"].iloc[1:].max()) - 1}
-
-
-def tolerance() -> float:
-    return ledger.TOLERANCE

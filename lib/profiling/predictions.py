@@ -17,7 +17,7 @@ import pandas as pd
 class Account:
     """What the profile says of a pass, µs: `whole` unwatched, the ledger's `parts`, oneDNN's primitives by name (a pass each).
 
-    `layers_us` by layer's or block's name. `convolution_flop` of all. `roofs`: FLOP/s by precision. `reorders`: of activations alone.
+    `layers_us` by the module's name. `roofs`: FLOP/s by precision.
     """
 
     whole_us: float

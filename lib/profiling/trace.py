@@ -32,7 +32,7 @@ def read(path: Path) -> pd.DataFrame:
     `self_us`: without those inside it. `parent`: the row around it, -1 for a pass. `module`: the innermost scope's name, "" outside of all.
     `pass`: counted from 0. Raises BadTrace.
     """
-    return tidy(_json(path))
+    return tidy(parsed(path))
 
 
 def tidy(told: Mapping[str, Any]) -> pd.DataFrame:
@@ -98,17 +98,13 @@ def one_pass(told: Mapping[str, Any], number: int) -> dict[str, Any]:
     return {"schemaVersion": 1, "displayTimeUnit": "ms", "traceEvents": sorted(kept, key=lambda e: (e["ts"], -e["dur"]))}
 
 
-def parsed(path: Path) -> dict[str, Any]:
-    """A trace as it was written, plain or in gzip. Raises BadTrace where it is cut off or no trace."""
-    return _json(path)
-
-
 def write(told: Mapping[str, Any], path: Path) -> None:
     """In gzip, the same bytes for the same trace."""
     path.write_bytes(gzip.compress(json.dumps(told, separators=(",", ":")).encode(), mtime=0))
 
 
-def _json(path: Path) -> dict[str, Any]:
+def parsed(path: Path) -> dict[str, Any]:
+    """A trace as it was written, plain or in gzip. Raises BadTrace where it is cut off or no trace."""
     whole = path.read_bytes()
     try:
         text = gzip.decompress(whole) if whole[:2] == b"\x1f\x8b" else whole
