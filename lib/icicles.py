@@ -24,7 +24,7 @@ def icicle(modules: pd.DataFrame, whole_us: float, *, root: str) -> go.Figure:
     for name in sorted(whole, key=lambda one: -one.count(".") - bool(one)):  # medians of parts may exceed the median of the whole
         whole[name] = max(whole[name], sum(whole[part] for part, parent in above.items() if parent == name))
     labels, parents, values, ids = [root], [""], [whole[""] / 1e3], [""]
-    for name in sorted(known):
+    for name in known:  # in the order of computing
         labels.append(name.removeprefix(f"{above[name]}.") if above[name] else name)
         parents.append(above[name])
         values.append(whole[name] / 1e3)

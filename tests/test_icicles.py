@@ -15,7 +15,7 @@ def test_parts_fit_into_their_wholes() -> None:
     parents = dict(zip(trace.ids, trace.parents, strict=True))
     assert values == {"all": approx(115), "a": approx(55), "a.b": approx(30), "a.c": approx(25), "d": approx(60)}
     assert parents == {"all": "", "a": "all", "a.b": "a", "a.c": "a", "d": "all"}
-    assert dict(zip(trace.ids, trace.labels, strict=True))["a.b"] == "b"
+    assert dict(zip(trace.ids, trace.labels, strict=True))["a.b"] == "b" and list(trace.ids) == ["all", "a", "a.b", "a.c", "d"]
 
 
 def test_every_memory_s_ridge_is_seen() -> None:
