@@ -11,9 +11,11 @@ usage() {
 ./run_all.sh serve fraud|retail [OPTIONS]  a service on 127.0.0.1 (--help: its options)
 ./run_all.sh monitor [OPTIONS]  services, load, Prometheus and Alertmanager on 127.0.0.1 until Ctrl-C (--help: its options)
 ./run_all.sh images [OPTIONS]   build the services' images without a container engine, measure them (--help: its options)
+./run_all.sh node [OPTIONS]     a node of a Ray cluster, on 127.0.0.1 unless asked otherwise, for --ray (--help: its options)
 ./run_all.sh lab [ARGS]         JupyterLab on 127.0.0.1
 ./run_all.sh compare RUN [RUN] what changed beyond the noise between two recorded runs of one machine
-./run_all.sh publish [OPTIONS]  renew the committed notebooks, figures and the README's table
+./run_all.sh history [NOTEBOOK] where each machine's quantities changed for good over its recorded runs
+./run_all.sh publish [OPTIONS]  renew the committed notebooks, figures and both READMEs' results
 ./run_all.sh lock               compile requirements.lock.txt from pyproject.toml
 ./run_all.sh --help             this text, then the options of the main job
 
@@ -153,7 +155,7 @@ case ${1:-} in
     done
     ;;
   "" | -*) bootstrap; exec python -m lib run "$@" ;;
-  publish | compare) bootstrap; exec python -m lib "$@" ;;
+  publish | compare | history) bootstrap; exec python -m lib "$@" ;;
   serve)
     case ${2:-} in fraud | retail) ;; *) die "serve what? There is: fraud, retail" ;; esac
     bootstrap; exec python -m "lib.pipelines.$2.service" "${@:3}"
@@ -178,6 +180,7 @@ case ${1:-} in
     esac
     exec python -m lib.images "$@"
     ;;
+  node) shift; bootstrap; exec python -m lib.grid node "$@" ;;
   lab) shift; bootstrap; exec jupyter lab --ip 127.0.0.1 --ServerApp.root_dir="$repo" $([ "$(id -u)" -ne 0 ] || echo --allow-root) "$@" ;;
   lock) shift; compile_lock "$@" ;;
   test)

@@ -49,7 +49,8 @@ def build(plan: Plan, say: Say) -> None:
     pin, root, python = plan.pin, plan.root, plan.root / "bin" / "python"
     plan.run(sys.executable, "-m", "venv", root, what="virtual environment", say=say)
     index = ["--extra-index-url", pin["extra_index"]] if "extra_index" in pin else []
-    plan.run(python, "-m", "pip", "install", *index, *pin["pip"], what="packages", say=say)
+    bare = ["--no-deps"] if pin.get("bare") else []
+    plan.run(python, "-m", "pip", "install", *index, *bare, *pin["pip"], what="packages", say=say)
     if "sdist" in pin:
         _compile(plan, say)
     if "uninstall" in pin:

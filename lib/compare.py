@@ -81,7 +81,7 @@ def compare(before: record.Run, after: record.Run, *, alpha: float = ALPHA, leas
     seen = np.maximum(least, np.expm1(scipy_stats.t.isf(alpha / 2 / max(1, len(tests.p)), tests.dof) * tests.error))
     tried = [key for key, limit in zip(able, limits, strict=True) if not limit]
     rows = [{**_both(key, first, second), "change": np.expm1(shift), "lo": np.expm1(shift - h), "hi": np.expm1(shift + h), "seen_from": s,
-             "p": p, "p_holm": together, "verdict": _word(key[1], shift) if new else "same", "why": None}
+             "p": p, "p_holm": together, "verdict": word(key[1], shift) if new else "same", "why": None}
             for key, shift, h, s, p, together, new in zip(tried, tests.shift, half, seen, tests.p, tests.p_holm, news(tests, alpha, least),
                                                           strict=True)]  # fmt: skip
     rows += [{**_both(key, first, second), "change": np.expm1(shift), "verdict": None, "why": LIMIT}
@@ -162,7 +162,7 @@ def untouched(runs: Iterable[record.Run], *, alpha: float = ALPHA, least: float 
     limits tell taken for noise (`with_drift`).
     """
     rows = []
-    held = [(run, {key: np.log(v) for key, v in repeats(run).items() if _ceiling(key) and len(v) >= FEW and min(v) > 0}) for run in runs]
+    held = [(run, {key: np.log(v) for key, v in repeats(run).items() if is_limit(key) and len(v) >= FEW and min(v) > 0}) for run in runs]
     for (one, first), (other, second) in combinations(held, 2):
         both = [key for key in first if key in second]
         if (one.machine_id, one.method) != (other.machine_id, other.method) or len(both) <= LIMITS:
@@ -190,7 +190,7 @@ def told(before: record.Run, after: record.Run, table: pd.DataFrame) -> str:
     lines = [f"{before.notebook} on {before.machine_id}: {before.run_id} → {after.run_id}",
              f"{len(changed)} of {len(able)} quantities changed beyond the noise (any false alarm: in under {PROMISED:.0%} of comparisons)"]
     lines += [f"  {row['verdict']}: {row['change']:+.1%} ({row['lo']:+.1%} to {row['hi']:+.1%}), {row['what']} "
-              f"{_amount(row['what'], row['before'])} → {_amount(row['what'], row['after'])}, {row['point']}"
+              f"{amount(row['what'], row['before'])} → {amount(row['what'], row['after'])}, {row['point']}"
               for row in changed.to_dict("records")]  # fmt: skip
     if len(able):
         lines += [f"all together: {able['change'].median():+.1%} in the median; in half of them a change is seen from "
@@ -212,17 +212,18 @@ def _drift(moved: Shifts, limits: Mask) -> Drift | None:
     return drift(moved.of(limits)) if limits.sum() >= LIMITS else None
 
 
-def _ceiling(key: Key) -> bool:
+def is_limit(key: Key) -> bool:
+    """Whether this is what the machine itself can do, not what was made of it."""
     return bool(json.loads(key[0]).get("what") == "ceiling")
 
 
 def _limits(keys: Sequence[Key]) -> Mask:
-    return np.array([_ceiling(key) for key in keys], dtype=bool)
+    return np.array([is_limit(key) for key in keys], dtype=bool)
 
 
 def _kinds(keys: Sequence[Key]) -> list[str]:
     """Who borrows from whom: samples of one name, the limits among themselves."""
-    return [f"limit {what}" if _ceiling((setting, what)) else what for setting, what in keys]
+    return [f"limit {what}" if is_limit((setting, what)) else what for setting, what in keys]
 
 
 def _unable(before: Sequence[float], after: Sequence[float]) -> str | None:
@@ -236,7 +237,7 @@ def _both(key: Key, first: Mapping[Key, Sequence[float]], second: Mapping[Key, S
     sides = [first.get(key, ()), second.get(key, ())]
     medians = [median(side) if side else None for side in sides]
     floors = [floor for side in sides if (floor := stats.noise_floor([[value] for value in side])) is not None]
-    return {"point": _named(key[0]), "what": key[1], "before": medians[0], "after": medians[1], "noise": max(floors, default=None),
+    return {"point": named(key[0]), "what": key[1], "before": medians[0], "after": medians[1], "noise": max(floors, default=None),
             "repeats": f"{len(sides[0])}, {len(sides[1])}"}
 
 
@@ -248,18 +249,21 @@ def _setting(setting: Mapping[str, Any]) -> str:
     return record.canonical({key: value for key, value in setting.items() if key != "round"})
 
 
-def _named(setting: str) -> str:
+def named(setting: str) -> str:
+    """A setting as one reads it: what it is, then what is known of it."""
     known = {key: value for key, value in json.loads(setting).items() if value not in (None, "")}
     return ", ".join([str(known.pop("what", "point")), *(f"{key} {value}" for key, value in known.items())])
 
 
-def _word(what: str, shift: float) -> str:
+def word(what: str, shift: float) -> str:
+    """What a quantity that grew (`shift` > 0) or shrank got."""
     if what.endswith("_bytes"):
         return "more" if shift > 0 else "less"
     return "slower" if (shift > 0) != what.endswith("_per_s") else "faster"
 
 
-def _amount(what: str, value: float) -> str:
+def amount(what: str, value: float) -> str:
+    """A value with the unit that its name carries."""
     if what.endswith("_bytes"):
         return f"{value / 1e6:.4g} MB"
     if what.endswith("_per_s"):
@@ -269,8 +273,8 @@ def _amount(what: str, value: float) -> str:
 
 
 def _share(hits: Sequence[bool]) -> dict[str, Any]:
-    ends = scipy_stats.binomtest(sum(hits), len(hits)).proportion_ci(method="exact")
-    return {"trials": len(hits), "found": sum(hits) / len(hits), "lo": float(ends.low), "hi": float(ends.high)}
+    found = stats.share(sum(hits), len(hits))
+    return {"trials": found.n, "found": found.value, "lo": found.lo, "hi": found.hi}
 
 
 def _software(run: record.Run) -> dict[str, Any]:

@@ -81,6 +81,8 @@ def pinned(name: str) -> str:
 
 def find(name: str) -> Install | Missing:
     """The engine if it is ready, else why not. Instant: nothing is built. Raises UnknownEngine."""
+    if (brought := _brought(name)) is not None:
+        return brought
     plan = _plan(name)
     if isinstance(plan, Missing):
         return plan
@@ -125,6 +127,18 @@ def provision(name: str, *, say: Say = print) -> Install | Missing:
         )
     say(f"{plan.pin['title']}: ready after {time.monotonic() - began_s:.0f} s")
     return find(name)
+
+
+def _brought(name: str) -> Install | Missing | None:
+    """The engine as it was brought to a machine without a network (lib/pack), or why it does not work there; None where none was."""
+    root = home.cache() / "brought" / name
+    if (root / "ok.json").exists():
+        told = json.loads((root / "ok.json").read_text())
+        return Install(name, told["platform"], told["version"], root)
+    if (root / "failed.json").exists():
+        told = json.loads((root / "failed.json").read_text())
+        return Missing(name, told["reason"], tuple(told["tail"]))
+    return None
 
 
 @cache

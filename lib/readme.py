@@ -1,4 +1,7 @@
-"""The README's results: written from the recorded runs, between two markers, by `./run_all.sh publish` and nobody else."""
+"""The README's results: written from the recorded runs, between two markers, by `./run_all.sh publish` and nobody else.
+
+First the verdict (which engine, then a line a part), then every part in more numbers. Refuses a text without its markers.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,15 @@ from lib.pipelines.retail import findings as retail_findings
 from lib.pipelines.retail import load_views as retail_load
 from lib.pipelines.retail import views as retail_views
 from lib.pipelines.retail.session import session as retail_session
-from lib.profiling import batch_views
+from lib.profiling import batch_views, everywhere
 from lib.profiling import findings as profiling
 from lib.profiling import views as profiling_views
 from lib.profiling.session import Notebook
 from lib.profiling.session import session as profiling_session
 from lib.session import NothingRecorded
+from lib.verdict import answers, headlines, needs
+from lib.verdict.headlines import UTILISED
+from lib.verdict.speaking import Speaking
 from lib.vision import labels
 
 PROFILED: tuple[Notebook, Notebook] = ("30_profile_layers", "31_profile_batch")
@@ -34,15 +40,37 @@ BEGIN, END = "<!-- results: written by ./run_all.sh publish -->", "<!-- end of r
 
 def renewed(text: str) -> str:
     """`text` with what stands between the markers replaced. Raises ValueError when a marker is missing."""
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"README.md lacks its markers {BEGIN} … {END}")
-    return f"{head}{BEGIN}\n\n{results()}\n\n{END}{tail}"
+    return between(text, BEGIN, results(), END, name="README.md")
+
+
+def between(text: str, begin: str, body: str, end: str, *, name: str) -> str:
+    """`text` with `body` between the markers `begin` and `end`. Raises ValueError when one is missing."""
+    head, found, rest = text.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{name} lacks its markers {begin} … {end}")
+    return f"{head}{begin}\n\n{body}\n\n{end}{tail}"
 
 
 def results() -> str:
-    """What each part found, in the order of the notebooks; a part of which nothing is recorded says so."""
+    """Which engine, what each part found, and each part in more numbers, in the order of the notebooks."""
+    speaking = Speaking()
+    found, machines = needs.settled(speaking), needs.environments(speaking)
+    advice = [f"- {sentence}" for machine, mine in found.items() for sentence in answers.guide(mine, answers.described(machines[machine]))]
+    tables = [f"Recorded on `{machine}`:\n\n{answers.short(mine, notebooks='notebooks/')}" for machine, mine in found.items()]
+    parts = answers.parts(headlines.headlines(speaking), headlines.questions(), notebooks="notebooks/", runs=False)
+    more = "<summary><b>Each part in more numbers, with the runs behind them</b></summary>"
+    return "\n\n".join(["### Which engine?", "\n".join(advice) or f"*{answers.NOBODY}*", *tables, INTERVALS, "### What each part found",
+                        parts, "<details>", more, *_details(), "</details>"])  # fmt: skip
+
+
+INTERVALS = ("Engines serve the same 16-bit weights. A repeat is a round in which all were asked in turn, or a run; intervals are "
+             "Student's over repeats, so wider than those below that pool requests; where one holds 1 nobody wins. How: "
+             "[90](notebooks/90_verdict.ipynb).")  # fmt: skip
+
+
+def _details() -> list[str]:
+    """Each part's table; a part of which nothing is recorded says so."""
     parts = []
     for title, part in (("Fraud detection: a verdict in time", _fraud), ("Smart retail: cameras on one machine", _retail),
                         ("What a million predictions cost", _cost), ("LLM engines: the first answer", _llm),
@@ -52,21 +80,16 @@ def results() -> str:
             found = part()
         except (NothingRecorded, image_views.NothingRecorded) as reason:
             found = f"*{reason}*"
-        parts.append(f"### {title}\n\n{found}")
-    return "\n\n".join(parts)
+        parts.append(f"#### {title}\n\n{found}")
+    return parts
 
 
 def _fraud() -> str:
-    """The service in a sentence, then its numbers: in process, over HTTP, under too much load."""
+    """The service's numbers: in process, over HTTP, under too much load."""
     s = fraud_session(profile="quick", mode="recorded")
     steps, ways, loads = views.ladder(s), views.ways(s), load_views.loads(s)
     fields, room = findings.extremes(steps), load_views.capacity(loads)
-    head, paths = findings.headline(ways, load_views.target(loads)), findings.bytes_in(ways)
-    finding = figures.filled(
-        "**From bytes to a logged decision in {p50:.0f} µs; over HTTP one core answers {rate:,.0f} transactions a second with a p99 "
-        "of {target_p99:.2f} ms**, counted from when each was due (Poisson arrivals).",
-        **head,
-    )
+    paths = findings.bytes_in(ways)
     lines = (
         ("score one row, pipeline as shipped (pandas, scikit-learn)", "{first:,.0f} µs", fields),
         ("score one row, best way found ({best_name})", "{best:.1f} µs, {times:,.0f}× less", fields),
@@ -81,20 +104,14 @@ def _fraud() -> str:
     )
     rows = ["| what | measured |", "|---|--:|"]
     rows += [f"| {figures.filled(what, **known)} | {figures.said(value, **known)} |" for what, value, known in lines]
-    return "\n".join([finding, "", *rows, "", f"Recorded on `{s.run.machine_id}`, run `{s.run.run_id}`; medians."])
+    return "\n".join([*rows, "", f"Recorded on `{s.run.machine_id}`, run `{s.run.run_id}`; medians."])
 
 
 def _retail() -> str:
-    """The pipeline in a sentence, then its numbers: clip to event, accuracy, cameras, the service."""
+    """The pipeline's numbers: clip to event, accuracy, cameras, the service."""
     s, truth = retail_session(profile="quick", mode="recorded"), labels.load()
     nets, walks, dense = retail_views.variants(s, truth), retail_views.ways(s, truth), retail_load.densities(s)
     head = retail_findings.headline(nets, walks, dense)
-    finding = figures.filled(
-        "**{processors} processors keep up with {streams} cameras at 15 frames a second by Intel's rule (95 % of the rate, on average), "
-        "and with {strict} if each must, with events out within 200 ms (p99) and counts no further off than 10 %**.",
-        processors=s.run.environment["threads"],
-        **head,
-    )
     plain, soaked = retail_findings.unchanged(walks, truth), retail_findings.soaked(retail_load.soak(s))
     counted, trap = retail_findings.counts(walks, truth), retail_findings.trap(nets)
     lines = (
@@ -108,22 +125,14 @@ def _retail() -> str:
     )
     rows = ["| what | measured |", "|---|--:|"]
     rows += [f"| {figures.said(what, **known)} | {figures.said(value, **known)} |" for what, value, known in lines]
-    return "\n".join([finding, "", *rows, "", f"Recorded on `{s.run.machine_id}`, run `{s.run.run_id}`; medians over rounds."])
-
-
-UTILISED = 0.5  # as notebook 03 has it unless told otherwise
+    return "\n".join([*rows, "", f"Recorded on `{s.run.machine_id}`, run `{s.run.run_id}`; medians over rounds."])
 
 
 def _cost() -> str:
-    """Dollars at the SLA-feasible load in a sentence, then what each lever is worth: forms, images, limits, Ray."""
+    """What each lever is worth at the SLA-feasible load: forms, images, limits, Ray."""
     s, built = cost_session(profile="quick", mode="recorded"), image_views.images().headline()
     falls = {service: money_views.steps(s, service, money_views.tariff(), UTILISED) for service in money_views.SERVICES}
     head = money_views.headline(falls, UTILISED)
-    finding = figures.filled(
-        "**A million card transactions cost ${fraud_usd:.5f} and a million camera frames ${retail_usd:.2f}, at the load that is carried "
-        "within the SLA and {utilisation:.0%} utilised.** Prices: {name} and its memory, us-east-1, on demand, as of {as_of}.",
-        **head, name=prices.VCPU, as_of=prices.priced(prices.VCPU).as_of,
-    )
     gain, fall, ray = ledger_views.headline(s), allocation_views.fallen(allocation_views.cliff(s)), beyond_views.overhead(s)
     fraud, retail = (allocation_views.factor(s, service) for service in money_views.SERVICES)
     lines: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -142,20 +151,17 @@ def _cost() -> str:
     )  # fmt: skip
     rows = ["| what | measured |", "|---|--:|"]
     rows += [f"| {figures.said(what, **known)} | {figures.said(value, **known)} |" for what, value, known in lines]
-    return "\n".join([finding, "", *rows, "", f"Recorded on `{s.run.machine_id}`, run `{s.run.run_id}`; medians over rounds."])
+    listed = f"{prices.VCPU} and its memory, us-east-1, on demand, as of {prices.priced(prices.VCPU).as_of}"
+    where = f"Recorded on `{s.run.machine_id}`, run `{s.run.run_id}`; medians over rounds. Prices: {listed}."
+    return "\n".join([*rows, "", where])
 
 
 def _llm() -> str:
-    """The finding in a sentence, then a table: one row an engine, at a prompt of 512 tokens."""
+    """One row an engine, at a prompt of 512 tokens."""
     s = session("10_llm_latency", profile="quick", mode="recorded")
     frame = s.frame()
     table = latency.summary(frame, s.shape(), s.ceilings())
     table = table[table["prompt_tokens"] == 512].sort_values("ttft_ms")
-    finding = figures.filled(
-        "**{first} answers a {prompt_tokens}-token prompt in {value_ms:.0f} ms, {ratio:.1f}× sooner than {second}** "
-        "(16 bit, 95 % {lo:.1f}–{hi:.1f}, n = {n} each).",
-        **latency.verdict(frame, prompt_tokens=512),
-    )
     rows = ["| engine | TTFT, 512 tokens | TPOT | of the matmul ceiling | of the bandwidth ceiling | n |", "|---|--:|--:|--:|--:|--:|"]
     rows += [
         f"| {r['name']} | {r['ttft_ms']:.0f} ms | {r['tpot_ms']:.1f} ms | {r['mfu']:.0%} | {r['mbu']:.0%} | {r['n']} |"
@@ -164,7 +170,7 @@ def _llm() -> str:
     absent = [r for r in latency.starts(frame).to_dict("records") if isinstance(r["why not"], str)]
     rows += [f"| {r['engine']} | *not measured: {r['why not']}* | | | | |" for r in absent]
     machine = f"Recorded on `{s.run.machine_id}`, run `{s.run.run_id}`; SmolLM2-135M, one stream, medians."
-    return "\n".join([finding, "", *rows, "", machine])
+    return "\n".join([*rows, "", machine])
 
 
 def _llm_served() -> str:
@@ -224,16 +230,12 @@ def _batching() -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def _monitoring() -> str:
-    """The drill in a sentence, then what stands around it: forecasts, controls, percentiles, bill, mutants, what watching costs."""
+    """What stands around the drill: forecasts, controls, percentiles, bill, mutants, what watching costs."""
     s = monitoring_session(profile="quick", mode="recorded")
     told, bill = monitoring.courses(s), accounts.bill(s)
     head = monitoring.headline(told)
-    finding = figures.filled(
-        "**{detected_hits} of {detected_n} injected faults raised the right alert, and in {first_hits} of {first_n} it came first** "
-        "({kinds} kinds of fault in random order, rounds: {rounds}; each fault was seen by a witness that is not Prometheus).",
-        **head,
-    )
     lines: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("faults of {kinds} kinds, in random order, whose right alert came first", "{first_hits} of {first_n}", head),
         ("alerts that came when the forecast said, within a scrape and an evaluation", "{due_hits} of {due_n} ({due_lo:.0%}–{due_hi:.0%})",
          head),
         ("controls (nothing, idle, load step, deploy) that raised an alarm", "{false_alarms} of {controls}", head),
@@ -247,24 +249,23 @@ def _monitoring() -> str:
     rows = ["| what | measured |", "|---|--:|"]
     rows += [f"| {figures.said(what, **known)} | {figures.said(value, **known)} |" for what, value, known in lines]
     where = f"Recorded on `{s.run.machine_id}`, run `{s.run.run_id}`; a drill's five minutes last two seconds."
-    return "\n".join([finding, "", *rows, "", where])
+    return "\n".join([*rows, "", where])
 
 
 def _profiling() -> str:
     """Where a pass goes, what the profile foretold, what engines and batches bring."""
     s, swept = (profiling_session(notebook, profile="quick", mode="recorded") for notebook in PROFILED)
     found, forms = profiling_views.ledgers(s, "resnet50"), profiling_views.forms(s)
-    head = {**profiling.accounts(profiling_views.closes(found)), **profiling.outside(found)}
-    finding = figures.filled(
-        "**Of an eager ResNet-50 pass {arithmetic:.0%} is convolutions' arithmetic; {reorders:.0%} lays tensors out anew ({reorder_n} "
-        "times), {norms:.0%} are batch norms** ({close} of {n} engines' accounts close within 2 % of an unwatched pass).",
-        **head,
-    )
+    head = {**profiling.accounts(profiling_views.closes(s, "resnet50")), **profiling.outside(found)}
     lines: tuple[tuple[str, str, dict[str, Any]], ...] = (
-        ("changes to ResNet-50 and -18 foretold from the profile before they were measured", "{n}, median error {median:.0%}",
+        ("accounts of ResNet-50 that close within 2 % of an unwatched pass", "{close} of {n}", head),
+        ("batch norms of an eager ResNet-50 pass; layouts changed in it", "{norms:.0%}; {reorder_n} times", head),
+        ("changes foretold from the profile before they were measured", "{n} to {networks}, median error {median:.0%}",
          profiling.foretold(profiling_views.everything_predicted(s))),
-        ("ResNet-50 against eager float32: float32, bf16, INT8", "{fp32_times:.1f}×, {bf16_times:.1f}×, {INT8_times:.1f}×",
-         profiling.fastest(forms)),
+        ("ResNet-50 against eager float32: float32, bf16, INT8", "{fp32_times:.1f}×, {bf16_times:.1f}×{how}, {INT8_times:.1f}×",
+         {**profiling.fastest(forms), "how": "" if profiling.in_hardware(s.run.environment["isa"]) else " (emulated)"}),
+        *((f"the same on `{other['machine']}`, run `{other['run']}`", "{fp32, ×:.1f}×, {bf16, ×:.1f}×, {INT8, ×:.1f}×",
+           {str(name): value for name, value in other.items()}) for other in everywhere.layers(s).iloc[1:].to_dict("records")),
         ("first classes kept by trained weights: bf16, INT8 (EfficientNet-Lite0)", "{bf16:.1%}, {INT8:.1%}", profiling.right(forms)),
         ("what a batch buys at most, and at least", "{times:.1f}× ({form}), {least:.2f}× ({least_form})",
          batch_views.gain(swept, "resnet50")),
@@ -273,5 +274,5 @@ def _profiling() -> str:
     )  # fmt: skip
     rows = ["| what | measured |", "|---|--:|"]
     rows += [f"| {what} | {figures.said(value, **known)} |" for what, value, known in lines]
-    where = f"Recorded on `{s.run.machine_id}`, runs `{s.run.run_id}` and `{swept.run.run_id}`; medians."
-    return "\n".join([finding, "", *rows, "", where])
+    where = "; ".join(f"{part} on `{run.machine_id}`, run `{run.run_id}`" for part, run in (("Layers", s.run), ("batches", swept.run)))
+    return "\n".join([*rows, "", f"{where}; medians."])

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 
 import pandas as pd
 
+from lib import commit
 from lib.home import REFERENCE, ROOT, RUNS
 
 SCHEMA = 1
@@ -181,6 +181,8 @@ def promote(source: Path, *, to: Path = REFERENCE) -> Path:
     """Copy a run to the reference runs. Raises ValueError for a dirty tree, no points, or one that is not audited."""
     run = load(source)
     points = run.points()
+    if run.parameters.get("plan") == "dry":
+        raise ValueError(f"{run.run_id} is a dry run: it shows that the way is whole, and its numbers say nothing")
     if run.git["dirty"]:
         raise ValueError(f"{run.run_id} was measured on a dirty tree: commit, then measure again")
     if not points:
@@ -241,12 +243,8 @@ def _now() -> str:
 
 
 def _git() -> dict[str, Any]:
-    """The commit that measured; an export without .git is marked dirty, for nobody can look it up."""
-    def git(*args: str) -> str | None:
-        done = subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else None
-    status = git("status", "--porcelain")
-    return {"sha": git("rev-parse", "HEAD"), "dirty": status is None or bool(status)}
+    """The commit that measures, and whether the tree is its own."""
+    return commit.state(ROOT)
 
 
 if __name__ == "__main__":

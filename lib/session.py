@@ -60,6 +60,10 @@ class Session(Generic[M]):
         """All points of this run, one row each."""
         return self.opened.run.frame()
 
+    def each(self) -> list[Session[M]]:
+        """The run that speaks, then those of other machines beside it: each by itself, nothing measured."""
+        return [Session(Opened(run, (), None), None) for run in (self.run, *self.opened.beside)]
+
     def facts(self, **setting: Any) -> dict[str, Any]:
         """What the run knows of one setting; LookupError where it was not measured."""
         found = next((p for p in self.run.points() if p.key == record.canonical(setting)), None)
@@ -85,7 +89,9 @@ def opened(notebook: str, *, mode: str, lacks: str | None, parameters: Mapping[s
     if mode != "recorded" and lacks is None:
         here = machine.here()
         run = record.begin(notebook, parameters=parameters, root=RUNS, fresh=fresh, environment=here.environment(**versions))
-        return Opened(run, tuple(r for r in recorded if r.machine_id != run.machine_id), here)
+        same = [r for r in record.runs(notebook, roots=(RUNS,)) if record.canonical(r.parameters) == record.canonical(run.parameters)]
+        others = latest([*recorded, *(r for r in same if r.method == record.METHOD)])  # nodes of a cluster may be other machines
+        return Opened(run, tuple(r for r in others if r.machine_id != run.machine_id), here)
     if not recorded:
         raise NothingRecorded(f"no recorded run of {notebook} with method {record.METHOD}; ./run_all.sh measures one")
     note = None if mode == "recorded" else f"Nothing is measured here: {lacks}. What follows was recorded elsewhere."

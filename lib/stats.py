@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import ceil, isfinite, sqrt
+from typing import Literal
 
 import numpy as np
 from scipy import stats as scipy_stats
@@ -83,6 +84,14 @@ def mean(values: Sequence[float], *, confidence: float = 0.95) -> Estimate | Non
         return Estimate(centre, None, None, 1, "single value")
     half = float(scipy_stats.t.ppf((1 + confidence) / 2, n - 1) * np.std(values, ddof=1) / sqrt(n))
     return Estimate(centre, centre - half, centre + half, n, "mean, Student t")
+
+
+def share(hits: int, tries: int, *, confidence: float = 0.95, how: Literal["exact", "wilson"] = "exact") -> Estimate:
+    """`hits` of `tries` with its interval: Clopper-Pearson's, or Wilson's. Raises ValueError where nothing was tried."""
+    if tries < 1:
+        raise ValueError(f"a share of {tries} tries")  # scipy 1.18, Python 3.12's, no longer minds
+    ends = scipy_stats.binomtest(hits, tries).proportion_ci(confidence, method=how)
+    return Estimate(hits / tries, float(ends.low), float(ends.high), tries, f"share of tries, {how} binomial interval")
 
 
 def ratio(slower: Sequence[float], faster: Sequence[float], *, confidence: float = 0.95,

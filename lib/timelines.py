@@ -38,7 +38,7 @@ def timeline(events: pd.DataFrame, due: pd.DataFrame, rows: Sequence[str], *, x_
                                                                              "line": {"width": 2, "color": colour}},
                 hovertemplate="<b>%{y}</b><br>%{customdata[0]} " + kind + " after %{x:.1f} s<extra></extra>",
             )  # fmt: skip
-    fig.update_yaxes(categoryorder="array", categoryarray=list(rows), autorange="reversed", showgrid=False)
+    fig.update_yaxes(categoryorder="array", categoryarray=list(rows), range=[len(rows) - 0.5, -0.5], dtick=1, showgrid=False)
     fig.update_xaxes(showgrid=True)
     return fig.add_vline(x=0, line={"color": QUIET, "width": 1}).update_layout(xaxis_title=x_title, yaxis_title="")
 
@@ -71,7 +71,9 @@ def matrix(
         )  # fmt: skip
         fig.add_scatter(x=[None], y=[None], mode="markers", name=words, marker={"symbol": "square", "size": 12, "color": colour})
     assert set(wide.stack().dropna()) <= set(numbers), "a level without a colour"
-    fig.update_yaxes(autorange="reversed", showgrid=False, ticks="").update_xaxes(showgrid=False, tickangle=-50, side="bottom", ticks="")
+    small = max(len(rows), len(columns)) > 20  # every name stands there, if small
+    fig.update_yaxes(autorange="reversed", showgrid=False, ticks="", dtick=1, tickfont_size=11 if small else None)
+    fig.update_xaxes(showgrid=False, tickangle=-50, side="bottom", ticks="", dtick=1, tickfont_size=10 if small else None)
     return fig.update_layout(xaxis_title=x_title, yaxis_title="", legend={"itemsizing": "constant"})
 
 

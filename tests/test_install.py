@@ -246,7 +246,7 @@ def test_progress_and_time_limit(tmp_path: Path) -> None:
 def test_every_pin_is_exact() -> None:
     table = tomllib.loads(install.PINS.read_text())
     assert list(table) == ["llamacpp", "vllm", "trtllm", "llmcompressor", "shipped", "servers", "pytriton", "ultralytics", "ray",
-                           "imagetools"]  # fmt: skip
+                           "imagetools", "otava"]  # fmt: skip
     for name, engine in table.items():
         assert {"title", "version", "smoke", "says"} <= engine.keys(), name
         for pin_ in [engine, engine.get("cpu", {}), engine.get("cuda", {})]:

@@ -253,7 +253,7 @@ def test_a_blank_model_has_the_tensors_its_shape_says() -> None:
     sizes = blank.tensors(blank.SHAPE)
     matrices = sum(a * b for a, b in (size for size in sizes.values() if len(size) == 2))
     assert matrices == blank.SHAPE.parameters
-    assert {blank._told(name) for name in sizes} >= {"blk.3.ffn_up.weight", "token_embd.weight", "output.weight", "output_norm.weight"}
+    assert {blank.told(name) for name in sizes} >= {"blk.3.ffn_up.weight", "token_embd.weight", "output.weight", "output_norm.weight"}
 
 
 def test_layouts_are_asked_as_each_engine_has_them() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from lib import install
+from lib.llm import footprint
 from lib.llm.cell import rise
-from lib.llm.contender import Contender
+from lib.llm.contender import Contender, contenders
 from lib.llm.engines import llamacpp, trtllm, vllm_
 from lib.llm.engines.engine import Engine, Options, Spec, Unavailable
 from lib.llm.model import Model, Shape
@@ -40,6 +41,50 @@ def flags(engine: Engine, root: Path, options: Options, **how: str | int) -> lis
         return (root / "serve-7.yaml").read_text().splitlines()
     plain = engine.command(spec(root, Options(), **how), 7).argv  # type: ignore[arg-type]
     return [part for part in engine.command(spec(root, options, **how), 7).argv if part not in plain]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("engine", "options", "words"), [
+    (vllm_, Options(tensor_parallel=4), ["--tensor-parallel-size", "4", "--pipeline-parallel-size", "1"]),
+    (vllm_, Options(tensor_parallel=2, pipeline_parallel=3), ["--tensor-parallel-size", "2", "--pipeline-parallel-size", "3"]),
+    (trtllm, Options(tensor_parallel=2, pipeline_parallel=3), ["--tp_size", "2", "--pp_size", "3"]),
+    (llamacpp, Options(tensor_parallel=3), ["--split-mode", "row", "--tensor-split", "1,1,1"]),
+    (llamacpp, Options(pipeline_parallel=2), ["--split-mode", "layer", "--tensor-split", "1,1"]),
+])  # fmt: skip
+def test_a_model_over_several_gpus(engine: Engine, options: Options, words: list[str], root: Path) -> None:
+    argv = list(engine.command(spec(root, options, device="cuda"), 7).argv)
+    at = argv.index(words[0])
+    assert argv[at:at + len(words)] == words
+    assert words[0] not in engine.command(spec(root, Options(), device="cuda"), 7).argv
+    with pytest.raises(Unavailable, match=f"{engine.NAME} is to span {options.gpus} GPUs; there is none here"):
+        engine.command(spec(root, options), 7)
+
+
+def test_llamacpp_splits_one_way() -> None:
+    with pytest.raises(Unavailable, match="not both"):
+        llamacpp._flags(spec(Path(), Options(tensor_parallel=2, pipeline_parallel=2), device="cuda"))
+
+
+def test_more_gpus_than_there_are_is_a_reason(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Model, "weights_bytes", lambda self, form: 4 * 2**30)
+    monkeypatch.setattr(footprint, "free_bytes", lambda device: 3.0 * 2**30)
+    monkeypatch.setattr(footprint, "gpus", lambda: 2)
+    assert footprint.lacks(vllm_, spec(root, Options(tensor_parallel=4), device="cuda")) == "it spans 4 GPUs, this machine has 2"
+    assert footprint.lacks(vllm_, spec(root, Options(tensor_parallel=2), device="cuda")) is None
+    assert footprint.lacks(vllm_, spec(root, Options(), device="cuda")) is not None
+
+
+@pytest.mark.parametrize(("word", "split"), [("vllm", (1, 1)), ("vllm:tp4", (4, 1)), ("vllm:pp2", (1, 2)), ("vllm:tp2pp3", (2, 3))])
+def test_a_user_says_over_how_many_gpus(word: str, split: tuple[int, int]) -> None:
+    [one] = contenders("vllm", "llamacpp", among=[word])
+    assert (one.options.tensor_parallel, one.options.pipeline_parallel) == split
+    assert ("tensor_parallel" in one.setting) == (split[0] > 1)
+    assert [rival.options.gpus for rival in contenders("vllm", among=["vllm", word])] == [1, split[0] * split[1]]
+
+
+@pytest.mark.parametrize("word", ["vllm:tp0", "vllm:4", "vllm:pp2tp2", "vllm:tp-1", "sglang:tp2"])
+def test_a_split_that_is_none_is_refused(word: str) -> None:
+    with pytest.raises(ValueError, match="each may be followed by :tp2, :pp2 or :tp2pp2"):
+        contenders("vllm", among=[word])
 
 
 @pytest.mark.parametrize(("engine", "options", "words"), [

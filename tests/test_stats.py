@@ -184,3 +184,13 @@ def test_fairness_of_the_equal_the_greedy_and_of_nothing() -> None:
     assert stats.worst([0.0, 2.0, 4.0]) == 0
     for nothing in ([], [0.0, 0.0]):
         assert stats.jain(nothing) is stats.worst(nothing) is None
+
+
+def test_a_share_has_clopper_pearson_s_interval_or_wilson_s_and_nothing_tried_has_none() -> None:
+    exact, wilson = stats.share(36, 36), stats.share(12, 48, how="wilson")
+    assert (exact.value, exact.hi, exact.n) == (1.0, 1.0, 36) and exact.lo == pytest.approx(0.025 ** (1 / 36))
+    z, p, n = 1.959964, 12 / 48, 48
+    middle, half = (p + z**2 / 2 / n) / (1 + z**2 / n), z * (p * (1 - p) / n + z**2 / 4 / n**2) ** 0.5 / (1 + z**2 / n)
+    assert (wilson.lo, wilson.hi) == pytest.approx((middle - half, middle + half))
+    with pytest.raises(ValueError):
+        stats.share(0, 0)

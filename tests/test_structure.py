@@ -18,21 +18,25 @@ SOURCES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("
 # From the ground up; a module imports its own layer and those below it, never back. clock, which knows nothing but
 # numpy, lies under machine, whose ceilings it times.
 LAYERS = (
-    {"lib", "lib.home"},
-    {"lib.lock", "lib.box", "lib.child", "lib.guard", "lib.progress", "lib.stats", "lib.moderated", "lib.clock"},
-    {"lib.record", "lib.fetch", "lib.build", "lib.install", "lib.process"},
+    {"lib", "lib.home", "lib.cluster_worker"},
+    {"lib.lock", "lib.commit", "lib.box", "lib.child", "lib.guard", "lib.progress", "lib.stats", "lib.moderated", "lib.clock"},
+    {"lib.record", "lib.fetch", "lib.build", "lib.install", "lib.process", "lib.cluster"},
     {"lib.machine", "lib.sampler", "lib.audit"},
-    {"lib.measured", "lib.session", "lib.compare", "lib.monitoring.slo"},
+    {"lib.measured", "lib.session", "lib.compare", "lib.otava", "lib.otava_worker", "lib.thresholds", "lib.alarms", "lib.alarm_views",
+     "lib.history", "lib.monitoring.slo"},
     {"lib.vision"},
     {"lib.llm", "lib.pipelines", "lib.profiling"},
-    {"lib.images", "lib.monitoring"},
-    {"lib.press", "lib.figures", "lib.charts", "lib.panels", "lib.timelines", "lib.floorplan", "lib.icicles", "lib.report"},
-    {"lib.readme", "lib.__main__"},
+    {"lib.images", "lib.monitoring", "lib.pack", "lib.grid"},
+    {"lib.press", "lib.figures", "lib.charts", "lib.panels", "lib.timelines", "lib.floorplan", "lib.icicles", "lib.forests",
+     "lib.multiples", "lib.report"},
+    {"lib.verdict"},
+    {"lib.readme", "lib.readme_zh", "lib.__main__"},
 )  # fmt: skip
 LATE = {"torch", "vllm", "onnxruntime", "transformers", "lightgbm", "sklearn", "daal4py", "lleaves", "treelite", "tl2cgen",
         "mlperf_loadgen", "openvino", "supervision", "trackers", "ultralytics", "nncf", "llama_cpp", "llmcompressor",
         "compressed_tensors", "datasets"}  # fmt: skip
-CHARTS = {"lib.press", "lib.figures", "lib.charts", "lib.panels", "lib.timelines", "lib.icicles", "lib.report"}
+CHARTS = {"lib.press", "lib.figures", "lib.charts", "lib.panels", "lib.timelines", "lib.icicles", "lib.forests", "lib.multiples",
+          "lib.report"}  # fmt: skip
 MOST_LINES, MOST_BYTES = 320, 2_000_000
 
 

@@ -60,7 +60,8 @@ def test_what_was_due_has_a_bracket_as_wide_as_its_slack() -> None:
 
 def test_rows_are_in_the_order_that_was_asked_for_from_the_top() -> None:
     fig = drawn()
-    assert list(fig.layout.yaxis.categoryarray) == ROWS and fig.layout.yaxis.autorange == "reversed"
+    assert list(fig.layout.yaxis.categoryarray) == ROWS
+    assert fig.layout.yaxis.range == (len(ROWS) - 0.5, -0.5) and fig.layout.yaxis.dtick == 1, "rows of which nothing was told too"
     assert fig.layout.xaxis.title.text == "seconds"
     assert [(shape.x0, shape.x1) for shape in fig.layout.shapes] == [(0, 0)]  # the injection
 

@@ -109,7 +109,9 @@ def trials(rivals: Sequence[Contender], plan: Plan) -> dict[Contender, list[Tria
 
 
 def with_options(rival: Contender, options: Options) -> Contender:
-    return Contender(rival.engine, rival.precision, rival.copy, options)
+    """The same on as many GPUs, with other options."""
+    spread = rival.options
+    return replace(rival, options=replace(options, tensor_parallel=spread.tensor_parallel, pipeline_parallel=spread.pipeline_parallel))
 
 
 def arrivals(s: Session, rivals: Sequence[Contender], plan: Plan) -> pd.DataFrame:

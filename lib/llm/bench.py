@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
+from itertools import compress, zip_longest
 from typing import Any
 
 import pandas as pd
@@ -23,7 +23,7 @@ from lib.llm.contender import Contender
 from lib.llm.engines.engine import Spec, Unavailable
 from lib.llm.engines.server import Server, stand_still, together
 from lib.llm.load import Closed, Load, turned
-from lib.llm.session import Session
+from lib.llm.session import Asked, Session
 from lib.llm.workload import Work, Workload, corpus
 from lib.measured import DISTURBED
 from lib.process import Died
@@ -40,6 +40,7 @@ class Plan:
     requests: int
 
 
+RIVALS = ("llamacpp", "vllm", "transformers", "trtllm", "llamacpp:Q4_1")  # of the latency sweep
 LATENCY = {"smoke": Plan((32, 128), 8, 1, 2), "quick": Plan((32, 128, 512, 1024), 16, 4, 2),
            "full": Plan((32, 128, 512, 1024, 2048, 4096), 128, 10, 5)}
 NOISE = {"smoke": Plan((128,), 8, 2, 2), "quick": Plan((128,), 16, 6, 4), "full": Plan((128,), 64, 10, 10)}
@@ -92,14 +93,15 @@ def _ask(s: Session, bench: Bench, client: Client, servers: dict[Contender, Serv
     text = corpus(bench.model.family.hf)
     asked = {trial.work: trial.work.asks(text, context=spec[rival].context) for rival, each in trials.items() for trial in each}
     todo = [(rival, trial, turn) for turn in range(rounds) for trial, rival in _in_turn(trials)
-            if s.run.measured(_setting(rival, trial, turn)) is None]
+            if s.run.measured(setting_of(rival, trial, turn)) is None]
+    todo = list(compress(todo, s.choose([Asked(started(rival), setting_of(rival, trial, turn)) for rival, trial, turn in todo])))
     needed = [rival for rival in trials if rival not in servers and any(one[0] == rival for one in todo)]
     estimate.announce(s, [(trial.load, asked[trial.work], rounds) for _, trial, _ in todo], starts=len(needed))
     servers |= _start(bench, needed, spec, stack)
     queue = [(one, True) for one in todo if one[0] in servers]
     with Progress(len(queue), f"{s.run.notebook}: measuring") as progress:
         for (rival, trial, turn), once_more in queue:
-            setting, share = _setting(rival, trial, turn), len(asked[trial.work]) // rounds
+            setting, share = setting_of(rival, trial, turn), len(asked[trial.work]) // rounds
             requests = asked[trial.work][turn * share:(turn + 1) * share]
             stand_still(server for other, server in servers.items() if other != rival)
             try:
@@ -130,39 +132,39 @@ def _start(b: Bench, rivals: Sequence[Contender], spec: Mapping[Contender, Spec]
                     if reason := engine.available() or footprint.lacks(engine, spec[rival]):
                         raise Unavailable(reason)
                 except Unavailable as why:
-                    b.run.add(record.Point(_started(rival), "skipped", str(why)))
+                    b.run.add(record.Point(started(rival), "skipped", str(why)))
                     progress.advance(f"{rival.name}: skipped")
                 else:
                     able.append(rival)
             servers = together([(engine, spec[rival]) for rival in able], stack, logs=b.run.path / "logs")
             for rival, server in zip(able, servers, strict=True):
                 if isinstance(server, Server):
-                    b.run.add(_point(b, rival, server, beside=len(able) - 1))
+                    b.run.add(came_up(b, rival, server, beside=len(able) - 1))
                     yield rival, server
                 else:
-                    b.run.add(record.Point(_started(rival), "skipped" if isinstance(server, Unavailable) else "failed", str(server)))
+                    b.run.add(record.Point(started(rival), "skipped" if isinstance(server, Unavailable) else "failed", str(server)))
                 progress.advance(f"{rival.name}: started" if isinstance(server, Server) else f"{rival.name}: failed")
 
 
-def _started(rival: Contender) -> dict[str, record.Scalar]:
+def started(rival: Contender) -> dict[str, record.Scalar]:
     return {"what": "start", **rival.setting}
 
 
-def _point(b: Bench, rival: Contender, server: Server, *, beside: int) -> record.Point:
+def came_up(b: Bench, rival: Contender, server: Server, *, beside: int) -> record.Point:
     """A server that came up, `beside` others at the same time: seconds until ready, resident memory, what it stores."""
     stored = rival.engine.stored(server.spec)
     used = sampler.Tree(server.process.guard.pid).read()["tree_rss_bytes"]
     facts = {"stored": stored, "bits_per_weight": b.model.bits_per_weight(stored), "weights_bytes": b.model.weights_bytes(stored),
              "spec": _told(server.spec), "started_beside": beside, "kernels": kernels.told(server.process.log.read_text(errors="replace"))}
     samples: dict[str, list[Any]] = {"ready_s": [server.process.ready_s], "rss_bytes": [used]}
-    return record.Point(_started(rival), "ok", None, samples, facts, {"4 precision": as_claimed(b.model, stored)})
+    return record.Point(started(rival), "ok", None, samples, facts, {"4 precision": as_claimed(b.model, stored)})
 
 
 def _told(spec: Spec) -> dict[str, Any]:
     return {key: value for key, value in asdict(spec).items() if key != "model"}
 
 
-def _setting(rival: Contender, trial: Trial, turn: int) -> dict[str, record.Scalar]:
+def setting_of(rival: Contender, trial: Trial, turn: int) -> dict[str, record.Scalar]:
     return {"what": "cell", **rival.setting, **trial.setting, "round": turn}
 
 

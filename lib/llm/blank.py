@@ -98,14 +98,14 @@ def _gguf(to: Path, like: Path, shape: Shape) -> None:
             writer.add_key_value(name, changed.get(name, field.contents()), field.types[0], sub)
     for name, size in tensors(shape).items():
         values = _values(size, rng)
-        writer.add_tensor(_told(name), values if values.ndim == 1 else values.astype(np.float16))
+        writer.add_tensor(told(name), values if values.ndim == 1 else values.astype(np.float16))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
 
 
-def _told(name: str) -> str:
+def told(name: str) -> str:
     """A tensor's name in GGUF: "model.layers.3.mlp.up_proj.weight" is "blk.3.ffn_up.weight"."""
     part = name.removesuffix(".weight")
     if not part.startswith("model.layers."):

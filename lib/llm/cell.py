@@ -143,9 +143,9 @@ def checks(b: Bench, measured: Sequence[events.Answer], answers: Sequence[events
     if counted.get("ttft_count") == len(answers):
         everyone = [a.stamps_s[0] for a in answers if a.stamps_s]
         verdicts["7 ttft"] = audit.ttft_agrees(float(np.mean(everyone)), counted["ttft_s"] / counted["ttft_count"])
-    counter_j, power_j = host["gpu_energy_j"], host["gpu_energy_by_power_j"]
-    if isinstance(counter_j, float) and isinstance(power_j, float):
-        verdicts["9 energy"] = audit.energy_agrees(counter_j, power_j)
+    counter_j, power_j, wall_s = host["gpu_energy_j"], host["gpu_energy_by_power_j"], host["wall_s"]
+    if isinstance(counter_j, float) and isinstance(power_j, float) and isinstance(wall_s, float):
+        verdicts["9 energy"] = audit.energy_agrees(counter_j, power_j, wall_s=wall_s)
     verdicts["8 quiet"] = audit.undisturbed(host, cores=b.cores)
     return verdicts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from lib import record
@@ -32,16 +33,25 @@ class Contender:
 
 
 def contenders(*wanted: str, among: list[str] | None = None) -> list[Contender]:
-    """From "vllm" or "llamacpp:Q4_1"; `among`: only engines of these names, where given. Raises ValueError with the valid names."""
+    """From "vllm" or "llamacpp:Q4_1"; `among`: only these (`spread`), where given. Raises ValueError with the valid names."""
     chosen = []
-    for one in [*wanted, *(among or [])]:
-        if one.partition(":")[0] not in ENGINES:
-            raise ValueError(f"unknown engine {one!r}; there are {', '.join(ENGINES)}")
     for one in wanted:
         name, _, precision = one.partition(":")
-        if not among or name in among:
-            chosen.append(Contender(ENGINES[name], precision or "16-bit"))
+        if name not in ENGINES:
+            raise ValueError(f"unknown engine {one!r}; there are {', '.join(ENGINES)}")
+        for asked, options in map(spread, among or [name]):
+            if asked == name:
+                chosen.append(Contender(ENGINES[name], precision or "16-bit", options=options))
     return chosen
+
+
+def spread(word: str) -> tuple[str, Options]:
+    """An engine as a user names it, and over how many GPUs: "vllm", "vllm:tp4", "vllm:tp2pp2". Raises ValueError."""
+    name, _, split = word.partition(":")
+    told = re.fullmatch(r"(?:tp([1-9]\d?))?(?:pp([1-9]\d?))?", split)
+    if name not in ENGINES or not told:
+        raise ValueError(f"unknown engine {word!r}; there are: {', '.join(ENGINES)}; each may be followed by :tp2, :pp2 or :tp2pp2")
+    return name, Options(tensor_parallel=int(told[1] or 1), pipeline_parallel=int(told[2] or 1))
 
 
 def versions() -> dict[str, str]:

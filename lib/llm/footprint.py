@@ -166,9 +166,23 @@ def resident(pids: Sequence[int]) -> dict[str, float]:
 
 def lacks(engine: Engine, spec: Spec) -> str | None:
     """Why `spec` does not fit into the memory that is free now, before anything is loaded; None when it does. Raises Unavailable."""
-    weights, cache = spec.model.weights_bytes(engine.stored(spec)), engine.kv_cache(spec)
-    reason = memory.lacks(weights=weights, cache=cache.bytes(spec.model.shape) if cache else 0.0, free=free_bytes(spec.device))
+    weights, cache, parts = spec.model.weights_bytes(engine.stored(spec)), engine.kv_cache(spec), spec.options.gpus
+    if parts > 1 and parts > (there := gpus()):
+        return f"it spans {parts} GPUs, this machine has {there}"
+    kept = cache.bytes(spec.model.shape) if cache else 0.0
+    reason = memory.lacks(weights=weights / parts, cache=kept / parts, free=free_bytes(spec.device))
     return reason and f"{spec.model.name} {reason}"
+
+
+def gpus() -> int:
+    """How many GPUs the driver sees."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError:
+        return 0
 
 
 def free_bytes(device: str) -> float:

@@ -155,7 +155,8 @@ def name(row: Mapping[Any, Any]) -> str:
 
 def options(row: Mapping[Any, Any]) -> list[str]:
     """What a contender was started with beyond the defaults, in words: "chunk tokens 128"."""
-    known = [(key, row[key]) for key in ("kv", "prefix_cache", "chunk_tokens", "continuous", "cache_tokens") if pd.notna(row.get(key))]
+    names = ("kv", "prefix_cache", "chunk_tokens", "continuous", "cache_tokens", "tensor_parallel", "pipeline_parallel")
+    known = [(key, row[key]) for key in names if pd.notna(row.get(key))]
     return [f"{key.replace('_', ' ')} {int(value) if isinstance(value, float) else value}" for key, value in known]
 
 

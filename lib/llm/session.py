@@ -5,9 +5,9 @@ Refuses unknown profiles and modes before anything starts, and never shows a rec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -18,14 +18,31 @@ from lib.session import Opened, checked, opened
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A cell that a run does not hold yet: its setting, and that of its engine's start."""
+
+    start: Mapping[str, record.Scalar]
+    setting: Mapping[str, record.Scalar]
+
+
+Choose: TypeAlias = Callable[[Sequence[Asked]], Sequence[bool]]
+
+
+def everything(asked: Sequence[Asked]) -> list[bool]:
+    return [True] * len(asked)
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """One notebook's measurements: the run that speaks here, and recorded runs of other machines beside it.
 
-    `model` and `here` are None where nothing is measured (mode "recorded", or no weights): then `run` is a recorded one.
+    `model` and `here` are None where nothing is measured (mode "recorded", or no weights): then `run` is a recorded one. `choose`:
+    which of the cells that a sweep lacks are measured now (lib/grid.py has them measured one by one elsewhere).
     """
 
     opened: Opened
     model: Model | None
+    choose: Choose = everything
 
     @property
     def run(self) -> record.Run:
@@ -111,13 +128,18 @@ def session(notebook: str, *, profile: str, mode: str, model: str = "smollm2-135
             lacks = str(reason)
     told = opened(notebook, mode=mode, lacks=lacks, parameters={"profile": profile, "model": model, **parameters},
                   versions=contender.versions(), fresh=fresh)
-    if loaded is not None and told.here is not None:
-        _weigh(told.run, loaded)
+    return Session(told, None) if loaded is None else prepared(told, loaded, profile=profile)
+
+
+def prepared(told: Opened, loaded: Model, *, profile: str, choose: Choose = everything) -> Session:
+    """The session over an opened run, once that holds what the model weighs and what the machine can do."""
+    if told.here is not None:
+        weigh(told.run, loaded)
         limits(told.run, device="cuda" if told.here.gpus else "cpu", budget_s=0.3 if profile == "smoke" else 1.0)
-    return Session(told, loaded)
+    return Session(told, loaded, choose)
 
 
-def _weigh(run: record.Run, loaded: Model) -> None:
+def weigh(run: record.Run, loaded: Model) -> None:
     """Keep what the model is and weighs, once a run."""
     if run.measured({"what": "model"}) is None:
         stored = {form: loaded.weights_bytes(form) for form in ("bf16", *loaded.family.gguf)}
@@ -128,8 +150,9 @@ def _weigh(run: record.Run, loaded: Model) -> None:
 
 
 def limits(run: record.Run, *, device: str, budget_s: float) -> None:
-    """Measure the machine's limits, once a run, and keep them in it."""
-    if any(p.setting.get("what") == "ceiling" for p in run.points()):
+    """Measure the machine's limits, once a run unless it then had none to hold points against, and keep them in it."""
+    known = [str(p.setting["name"]) for p in run.points() if p.setting.get("what") == "ceiling" and p.facts.get("rate")]
+    if all(any(name.startswith(kind) for name in known) for kind in ("read", "matmul")):
         return
     for one in machine.ceilings(device=device, budget_s=budget_s):
         samples = {"seconds": list(one.timing.samples_s)} if one.timing else {}

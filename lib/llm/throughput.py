@@ -26,6 +26,7 @@ from lib.llm.load import Closed, Open
 from lib.llm.session import Session
 from lib.llm.workload import Workload
 
+RIVALS = ("llamacpp", "vllm", "transformers", "trtllm")
 STATIC = f"{transformers_.NAME} makes static batches, one at a time: more streams would only wait longer"
 
 
@@ -148,6 +149,13 @@ def cells(s: Session) -> pd.DataFrame:
     tried = (row for row in s.frame().to_dict("records") if row["what"] == "cell" and row["status"] != "skipped")
     rows = [_cell(row, paths[row["run_id"]]) for row in tried]
     return pd.DataFrame(rows, columns=None if rows else COLUMNS)
+
+
+def one(run: record.Run, point: record.Point) -> dict[str, Any]:
+    """The cell of one point, as `cells` has it."""
+    whose = {"origin": "recorded", "machine_id": run.machine_id, "method": run.method, "run_id": run.run_id}
+    found = {key: getattr(point, key) for key in ("status", "reason", "samples", "facts", "audit")}
+    return _cell({**point.setting, **whose, **found}, run.path)
 
 
 COLUMNS = ["origin", "machine_id", "method", "run_id", "contender", "engine", "precision", "work", "kind", "level", "round", "status",

@@ -85,6 +85,12 @@ _SERVICES = (
           "{{ $labels.service }} answers without predictions",
           "{{ $value | humanizePercentage }} of the answers of five minutes were 200 and had no prediction in them. Callers see no error.",
           "an empty answer is never right, so three of them that are a twentieth of all do not wait for the budget to burn"),
+    Alert("ClientErrors", "services", "ticket",
+          'sum by (service) (rate(gateway_requests_total{outcome="client"}[5m])) / (service:requests:rate5m > 0) > 0.25 '
+          'and on (service) sum by (service) (increase(gateway_requests_total{outcome="client"}[5m])) >= 10',
+          "{{ $value | humanizePercentage }} of what {{ $labels.service }} is asked is not valid",
+          "More than a quarter of the requests of five minutes were the caller's fault. No budget burns, and somebody gets no answers.",
+          "no client sends so much that it may not; readers who leave a stream count here too, and are fewer", for_="5m"),
 )  # fmt: skip
 
 _LLM = (
@@ -127,6 +133,15 @@ _LLM = (
           "prefix cache does not help any more.",
           "cost a request, not an hour: a busy day is no spike; twice is beyond the mix of a day",
           for_="5m", keeps=FAILED_SCRAPES, service="llm", board="cost"),
+    Alert("PrefixCacheLost", "llm", "ticket",
+          "llm:cached_input:ratio5m < 0.5 * llm:cached_input:ratio5m_median1w "
+          "and llm:cached_input:ratio5m < llm:cached_input:ratio5m_median1w - 0.1 "
+          "and on (model) sum by (model) (increase(gen_ai_server_time_to_first_token_seconds_count[30m])) >= 10",
+          "prompts of {{ $labels.model }} no longer begin alike",
+          "{{ $value | humanizePercentage }} of the prompts' tokens come from the prefix cache, under half of the past week's share. The "
+          "rest is computed, and billed, anew.",
+          "half is beyond the mix of a day; a tenth of all input is worth a look, a cache that never helped is not",
+          for_="5m", service="llm", board="cost"),
 )  # fmt: skip
 
 _MODELS = (
@@ -165,6 +180,13 @@ _MACHINE = (
           "{{ $value | humanizePercentage }} of memory is left", "Soon the kernel ends the largest process, which is the model's.",
           "below a tenth the page cache that weights are read from is pushed out; two minutes outlast a model's loading",
           for_="2m", keeps=FAILED_SCRAPES, board="machine"),
+    Alert("MemoryGrowing", "host", "ticket",
+          "label_replace(job:resident_memory_bytes:max > 1.5 * job:resident_memory_bytes:max_median1w "
+          f"and job:resident_memory_bytes:max > job:resident_memory_bytes:max_median1w + 2.5e8, {SERVICE})",
+          "a process of {{ $labels.job }} holds {{ $value | humanize1024 }}B, half as much again as in the past week",
+          "Memory that grows and is not given back ends with the kernel's choice of whom to kill, which is seldom the one that leaks.",
+          "half as much again is no batch, and 0.25 GB no cache of a small process; ten minutes outlast a start and its model's loading",
+          for_="10m", keeps=FAILED_SCRAPES, board="machine"),
 )  # fmt: skip
 
 _WATCHDOG = Alert(

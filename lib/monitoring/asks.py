@@ -1,7 +1,8 @@
 """What the load asks of each service: real transactions, photographs, prompts of prose that begin alike.
 
 A prompt is SHARED_TOKENS of a system prompt that all have in common, so that an engine's prefix cache has something to find, and prose
-from anywhere. Refuses nothing itself: what a service's inputs lack on this machine is raised by those who keep them.
+from anywhere; or such prose alone. A body may be cut off, as a client's bad release sends it. Refuses nothing itself: what a service's
+inputs lack on this machine is raised by those who keep them.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import cycle
 
 SHARED_TOKENS = 24
@@ -28,7 +29,12 @@ class Ask:
     streamed: bool = False
 
 
-Maker = Callable[[int, int], Ask]  # of prompt tokens and output tokens, which only the LLM's looks at
+    def cut(self) -> Ask:
+        """Half of it: not valid for any service."""
+        return replace(self, body=self.body[: len(self.body) // 2])
+
+
+Maker = Callable[[int, int, int], Ask]  # of prompt tokens, output tokens, shared tokens, which only the LLM's looks at
 
 
 def fraud() -> Maker:
@@ -58,12 +64,17 @@ def llm(*, seed: int = 0) -> Maker:
     """Prompts as token ids, streamed and greedy. Raises weights.NotReady."""
     from lib.llm import weights, workload
 
-    prose, places = workload.corpus(weights.family(MODEL).hf), random.Random(seed)
+    return llm_of(workload.corpus(weights.family(MODEL).hf), seed=seed)
 
-    def ask(prompt_tokens: int, output_tokens: int) -> Ask:
-        own = prompt_tokens - SHARED_TOKENS
+
+def llm_of(prose: Sequence[int], *, seed: int = 0) -> Maker:
+    """The same of this prose, as token ids."""
+    places = random.Random(seed)
+
+    def ask(prompt_tokens: int, output_tokens: int, shared_tokens: int) -> Ask:
+        own = prompt_tokens - shared_tokens
         at = places.randrange(SHARED_TOKENS, len(prose) - own)
-        prompt = [*prose[:SHARED_TOKENS], *prose[at:at + own]]
+        prompt = [*prose[:shared_tokens], *prose[at:at + own]]
         body = {"model": MODEL, "prompt": prompt, "max_tokens": output_tokens, "ignore_eos": True, "temperature": 0, "cache_prompt": True,
                 "stream": True, "stream_options": {"include_usage": True}}  # fmt: skip
         return Ask("/llm/v1/completions", json.dumps(body).encode(), "application/json", streamed=True)

@@ -161,6 +161,20 @@ def _requests(service: str) -> Iterator[Case]:
     yield Case("SilentFailure", service, ({**page, "outcome": "empty"},), h.asked(service, "empty", 0.5), fires, heals,
                (Spare("4.5 %", h.asked(service, "empty", 0.045)), Spare("errors are another alert's", h.asked(service, "server", 0.9)),
                 two("empty")))
+    # Invalid requests come on top of the valid ones: a quarter of all is a third of those.
+    fires, heals = crossing(1 / 3, usual=few, hurt=1.0, window_s=5 * MIN)
+    yield Case("ClientErrors", service, ({"severity": "ticket", "service": service},), h.asked(service, "client", 1.0), fires + 5 * MIN,
+               heals, (Spare("24 %", h.asked(service, "client", 0.24 / 0.76)),
+                       Spare("errors are another alert's", h.asked(service, "server", 0.9)),
+                       Spare("over within two minutes", h.asked(service, "client", 1.0), 2 * MIN)))
+    # Behind two gateways, where 20 in five minutes are two fifths: ten of them are a quarter, and soon enough.
+    def at_night(outcome: str, per_s: float, gateway: str = "gateway") -> World:
+        return counter("gateway_requests_total", per_s, service=service, outcome=outcome, **h.at(gateway))
+
+    both = [at_night("client", 1 / 30, gateway) for gateway in ("gateway", "gateway-2")]
+    yield Case("ClientErrors", f"{service}, at night", ({"severity": "ticket", "service": service},), together(*both), 150 + 5 * MIN, 150,
+               (Spare("seven of thirteen in five minutes, for long", at_night("client", 1 / 40), base=six),), sure_s=20 * MIN,
+               world=together(IDLE, scaled(together(*both), 0), at_night("ok", 0.1)), idle=None)
     yield Case("SilentFailure", f"{service}, an outage at night", ({**page, "outcome": "empty"},), wrong("empty"), 30, 5 * MIN - 45,
                world=together(IDLE, six), idle=None)  # fmt: skip
 
@@ -231,6 +245,18 @@ def _against_the_week() -> Iterator[Case]:
         step_s=WEEK_STEP_S, history_s=WEEK_S, sure_s=30 * MIN, past=h.tokens(output=60), gauge=True)  # fmt: skip
 
 
+
+    def cached(tokens: float) -> World:
+        return h.tokens(input_uncached=48 - tokens, input_cached=tokens)
+
+    fires, heals = crossing(14, usual=28, hurt=4, window_s=5 * MIN)
+    yield Case("PrefixCacheLost", "prompts that begin differently", (model,), cached(4), fires + 5 * MIN, heals, (
+        Spare("more than half of the week's", cached(17)), Spare("four minutes", cached(0), 2 * MIN),
+        Spare("all of next to nothing", cached(0), base=cached(4)),
+        Spare("nine in half an hour", scaled(cached(4), ASKED_SELDOM / 2), base=scaled(STACK, ASKED_SELDOM / 2, counted))),
+        step_s=WEEK_STEP_S, history_s=WEEK_S, sure_s=30 * MIN, past=cached(44))
+
+
 # -- models and machine ----------------------------------------------------------------------------------------------------------------
 
 def _models() -> Iterator[Case]:
@@ -271,6 +297,11 @@ def _machine() -> Iterator[Case]:
                (Spare("96 % busy", h.host(waiting=None, idle=0.04)),), world=old, gauge=True)
     yield Case("HostMemoryLow", "6 % left", ({**here, "severity": "page"},), h.host(available_bytes=1e9), 2 * MIN, gauge=True,
                spare=(Spare("11 % left", h.host(available_bytes=1.76e9)), Spare("seven scrapes", h.host(available_bytes=1e9), 105.0)))
+    yield Case("MemoryGrowing", "three times the week's", ({"severity": "ticket", "service": "retail", "job": "retail"},),
+               h.resident(retail=9e8), 10 * MIN, gauge=True, step_s=WEEK_STEP_S, history_s=WEEK_S, sure_s=30 * MIN,
+               spare=(Spare("1.4 times", h.resident(retail=2.8e9), base=h.resident(retail=2e9)),
+                      Spare("three times of little", h.resident(gateway=3e8)), Spare("eight minutes", h.resident(retail=9e8), 8 * MIN)),
+               past=h.resident(retail=9e8))
 
 
 def apart(window: str) -> Iterator[tuple[World, tuple[Mapping[str, str], ...]]]:

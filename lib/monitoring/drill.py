@@ -29,6 +29,7 @@ from lib.monitoring.webhook import Notice
 from lib.progress import Progress
 
 STEP_S = 1.0  # of what the panels show
+SHOWN_S = 4.0  # of a page whose numbers are over the shown time: shorter than calm, so that calm and fault are not mixed
 WATCHDOG = "Watchdog"
 # Of every round but the first only the answers are kept, of the first the series too: enough to ask again what was not asked.
 KEPT = ('{__name__=~"up|ALERTS|gateway_requests_total|gateway_request_seconds_.+|gen_ai_.+|llamacpp:.+|fraud_decisions_total|'
@@ -169,7 +170,8 @@ def _all_clear(here: Stand, since_s: float, patience_s: float) -> None:
 
 def _kept(here: Stand, began_s: float, ended_s: float, injected_s: float, *, series: bool) -> dict[str, pd.DataFrame]:
     """What the dashboards showed, what the rules said, and every request as its client saw it; times from the injection."""
-    shown = query.asked(here.prometheus, dashboards.ALL, timing=DRILL, start_s=began_s, end_s=ended_s, step_s=STEP_S)
+    shown = query.asked(here.prometheus, dashboards.ALL, timing=DRILL, start_s=began_s, end_s=ended_s, step_s=STEP_S,
+                        shown_s=SHOWN_S)  # fmt: skip
     alerts = here.prometheus.range('ALERTS{alertname!="Watchdog"}', began_s, ended_s, DRILL.evaluation_s)[["series", "t_s", "value"]]
     requests = here.load.requests(began_s, ended_s)
     for frame, times in ((shown, ["t_s"]), (alerts, ["t_s"]), (requests, ["due_s", "sent_s", "first_s", "last_s", "done_s"])):

@@ -18,6 +18,13 @@ from lib.monitoring.dashboards.query import panels
 from lib.monitoring.session import Session
 
 FIRED, FIRST = 1.0, 2.0
+# Panels that no fault of a drill could move, by dashboard and title, and why.
+CONSTANT = {
+    ("inference-slo", "Objective"): "a promise: it changes when somebody changes it",
+    ("inference-cost", "Machine"): "a price: what this machine costs an hour, busy or not",
+    ("inference-machine", "GPUs"): "a count of cards: it falls when a card leaves the bus, and here is none",
+}
+CONSTANTLY, NO_DATA = "a constant: ", "no data here: "
 
 
 def courses(s: Session) -> pd.DataFrame:
@@ -40,7 +47,7 @@ def headline(told: pd.DataFrame) -> dict[str, Any]:
     return {
         "faults": len(faults),
         "kinds": faults["scenario"].nunique(),
-        "rounds": faults["round"].nunique(),
+        "rounds": int(faults.groupby("scenario")["round"].nunique().min()),  # that every fault has been through
         "median_s": float(found["at_s"].median()) if len(found) else None,
         "slowest_s": None if slowest is None else slowest["at_s"],
         "slowest": None if slowest is None else slowest["scenario"],
@@ -105,6 +112,7 @@ def happened(s: Session, turn: int) -> tuple[pd.DataFrame, pd.DataFrame, list[st
     told = verdict.courses(one)
     events = verdict.timeline(one, {(point["scenario"], turn): series(s.run, point, "alerts") for point in one})
     right = {point["scenario"]: point["facts"]["right"] for point in one}
+    events = events[events["to_s"] >= 0]  # what was pending while Prometheus began anew is over, and of no fault
     events = events.assign(
         row=events["scenario"], right=[alert in right[name] for alert, name in zip(events["alert"], events["scenario"], strict=True)]
     )
@@ -154,13 +162,19 @@ def alarms(s: Session) -> pd.DataFrame:
 def moves(s: Session) -> pd.DataFrame:
     """scenario, control, dashboard, panel (its title), level: 1 where it moved in half of the rounds or more, else 0. Only courses."""
     titles = {(board["uid"], one["id"]): (board["title"], one["title"]) for board in dashboards.ALL for one in panels(board)}
-    found = []
-    for point in points(s.run, "drill"):
-        one = verdict.moved(series(s.run, point, "panels"), cleared_s=point["facts"]["cleared_s"])
-        found.append(one.assign(scenario=point["scenario"], control=point["facts"]["control"]))
-    if not found:
+    drilled = [(point, _undisputed(series(s.run, point, "panels"), point["facts"]["asked_s"])) for point in points(s.run, "drill")]
+    if not drilled:
         return pd.DataFrame(columns=["scenario", "control", "dashboard", "panel", "moved", "board", "title", "level"])
-    whole = pd.concat(found, ignore_index=True)
+    stray = verdict.strays([shown for _, shown in drilled])
+    whole = pd.concat(
+        [
+            verdict.moved(shown, stray, cleared_s=point["facts"]["cleared_s"]).assign(
+                scenario=point["scenario"], control=point["facts"]["control"]
+            )
+            for point, shown in drilled
+        ],
+        ignore_index=True,
+    )
     share = whole.groupby(["scenario", "control", "dashboard", "panel"], sort=False)["moved"].mean().reset_index()
     named = [titles[board, panel] for board, panel in zip(share["dashboard"], share["panel"], strict=True)]
     return share.assign(
@@ -168,28 +182,57 @@ def moves(s: Session) -> pd.DataFrame:
     )
 
 
+def _undisputed(shown: pd.DataFrame, asked_s: float) -> pd.DataFrame:
+    """Without the time in which the fault was being done (a deploy takes seconds): that is neither calm nor fault."""
+    return shown[~shown["t_s"].between(asked_s, 0)]
+
+
 def movement(moved: pd.DataFrame) -> dict[str, Any]:
-    """How many panels that had data moved in a fault, and how many there are."""
+    """How many panels moved in a fault, of how many that had data and could; how many are constants, and had no data on this machine."""
+    if not len(moved):
+        return {"moved": 0, "panels": 0, "constants": 0, "empty": 0}
     each = (moved["level"] * ~moved["control"]).groupby([moved["dashboard"], moved["panel"]]).max()
-    return {"moved": int((each > 0).sum()), "panels": len(each)}
+    why = [row["why"] for row in still(moved).to_dict("records")]
+    constants, empty = sum(one.startswith(CONSTANTLY) for one in why), sum(one.startswith(NO_DATA) for one in why)
+    return {"moved": int((each > 0).sum()), "panels": len(each) - constants, "constants": constants, "empty": empty}
 
 
 def still(moved: pd.DataFrame) -> pd.DataFrame:
-    """Panels that no fault moved, and those without data: dashboard, panel, why that may be."""
+    """Panels that no fault moved, the constants and those without data among them: dashboard, panel, why that may be."""
     hit = moved[(moved["level"] > 0) & ~moved["control"]].groupby(["dashboard", "panel"]).size()
     seen = set(moved[["dashboard", "panel"]].itertuples(index=False, name=None))
     rows = []
     for board in dashboards.ALL:
         for one in panels(board):
-            key = (board["uid"], one["id"])
-            if key not in hit.index:
-                why = (
-                    "no data here: " + one["fieldConfig"]["defaults"].get("noValue", "nothing was told")
-                    if key not in seen
-                    else "did not move"
-                )
-                rows.append({"dashboard": board["title"], "panel": one["title"], "why": why})
+            if (board["uid"], one["id"]) in hit.index:
+                continue
+            if (board["uid"], one["id"]) not in seen:
+                why = NO_DATA + one["fieldConfig"]["defaults"].get("noValue", "nothing was told")
+            elif constantly := CONSTANT.get((board["uid"], one["title"])):
+                why = CONSTANTLY + constantly
+            else:
+                why = "did not move"
+            rows.append({"dashboard": board["title"], "panel": one["title"], "why": why})
     return pd.DataFrame(rows, columns=["dashboard", "panel", "why"])
+
+
+def everywhere(s: Session) -> pd.DataFrame:
+    """A row a recorded machine: the run that speaks first, then those beside it, each judged for itself."""
+    return pd.DataFrame([_machine(one) for one in s.each()])
+
+
+def _machine(s: Session) -> dict[str, Any]:
+    head, moved = headline(courses(s)), movement(moves(s))
+
+    def share(name: str) -> str | None:
+        return f"{head[f'{name}_hits']} of {head[f'{name}_n']}" if head.get(f"{name}_n") else None
+
+    return {
+        "machine": s.run.machine_id, "run": s.run.run_id, "whole rounds": head["rounds"], "kinds of faults": head["kinds"],
+        "detected": share("detected"), "right one first": share("first"), "when due": share("due"),
+        "controls with an alarm": f"{head['false_alarms']} of {head['controls']}" if head["faults"] else None,
+        "panels that moved": f"{moved['moved']} of {moved['panels']}",
+    }  # fmt: skip
 
 
 def scraped(s: Session) -> dict[str, Any]:

@@ -12,12 +12,15 @@ from typing import Any
 
 from lib.monitoring import alerts, predict
 from lib.monitoring.alerts import Alert
-from lib.monitoring.faults import DELAY_S, GAP_S, PAUSE_S, TOKENS_TIMES, USUAL, Scenario
+from lib.monitoring.faults import CUT_EVERY, DELAY_S, GAP_S, MORE_CAMERAS, PAUSE_S, PICTURES, TOKENS_TIMES, USUAL, Scenario
+from lib.monitoring.services import FPS
 from lib.monitoring.slo import PAIRS
 from lib.monitoring.timing import Timing
 
-OBJECTIVE, FAST = 0.99, PAIRS[0]
+OBJECTIVE, FRESH, FAST = 0.99, 0.975, PAIRS[0]
 BURSTING, SILENT, FEWEST, PRESSED, SHIFTED, DEARER = 0.2, 0.05, 3, 0.6, 0.1, 2.0  # the rules' thresholds
+INVALID, FEWEST_INVALID, UNCACHED = 0.25, 10, 0.5
+PICTURES_PER_S = 40.0  # what a core looks at, frames or still pictures
 SCORED_S = 0.002  # what the fraud service takes for a transaction with its history in Redis
 CALM_PRESSURE = 0.3  # what waits for a processor when nothing is wrong, on a machine that is busy
 
@@ -42,8 +45,8 @@ def signals(name: str, timing: Timing) -> tuple[Signal, ...]:
         after = lag_s + predict.burnt(factor=FAST.factor, objective=OBJECTIVE, window_s=long_s - lag_s, share=share)
         return Signal(alert, after, lag_s + predict.held(threshold=bound, window_s=window_s, level=share))
 
-    def burst(service: str, share: float) -> Signal:
-        few_s = FEWEST / (USUAL[service]["rate"] * share)
+    def burst(service: str, share: float, per_s: float | None = None) -> Signal:
+        few_s = FEWEST / ((per_s or USUAL[service]["rate"]) * share)
         return Signal("ErrorBurst", max(few_s, predict.crossed(threshold=BURSTING, window_s=window_s, level=share)),
                       predict.held(threshold=BURSTING, window_s=window_s, level=share))
 
@@ -51,6 +54,10 @@ def signals(name: str, timing: Timing) -> tuple[Signal, ...]:
     ahead_s = USUAL["fraud"]["rate"] * (PAUSE_S - 0.1) * SCORED_S
     slow = (PAUSE_S - 0.1 + ahead_s) / (PAUSE_S + GAP_S)
     pressed = (PRESSED - CALM_PRESSURE) / (1 - CALM_PRESSURE) * window_s
+    invalid = predict.crossed(threshold=INVALID, window_s=window_s, level=1 / CUT_EVERY)
+    cameras, stale = 1 + MORE_CAMERAS, FAST.factor * (1 - FRESH)
+    unseen = 1 - PICTURES_PER_S / (cameras * FPS)
+    late = predict.crossed(threshold=stale, window_s=timing.seconds("1h"), level=unseen, times=cameras)
     dear = (DEARER - 1) / (TOKENS_TIMES - 1) * window_s
     table: Mapping[str, tuple[Signal, ...]] = {
         "added latency": (burn("LlmTtftBudgetBurn", 1.0, DELAY_S + answer_s), Signal("TtftRegression", DELAY_S + answer_s, window_s)),
@@ -67,6 +74,14 @@ def signals(name: str, timing: Timing) -> tuple[Signal, ...]:
         "dependency lost": (burst("fraud", 1.0), burn("FraudAvailabilityBudgetBurn", 1.0)),
         "wrong version": (Signal("ModelVersionUnexpected", 0.0),),
         "token jump": (Signal("TokenCostSpike", 1.0 + dear, window_s),),
+        "bad requests": (Signal("ClientErrors", max(FEWEST_INVALID * CUT_EVERY / USUAL["fraud"]["rate"], invalid),
+                                predict.held(threshold=INVALID, window_s=window_s, level=1 / CUT_EVERY)),),
+        "wrong retail model": (Signal("ModelVersionUnexpected", 0.0),),
+        "too many pictures": (burst("retail", 1 - PICTURES_PER_S / PICTURES, PICTURES),),
+        # What is new has no rate before it was looked at twice; so many frames more are most of every window that remembers them.
+        "many cameras": (Signal("RetailFreshnessBudgetBurn", timing.scrape_s + late, timing.seconds("30m")),),
+        "unique prompts": (Signal("PrefixCacheLost", answer_s + UNCACHED * window_s, UNCACHED * window_s),),
+        "memory leak": (Signal("MemoryGrowing", 0.0),),
         "camera lost": (Signal("CameraDown", 0.2),),
     }
     return table[name]

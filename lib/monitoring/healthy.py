@@ -123,6 +123,11 @@ def host(*, waiting: float | None = 0.2, idle: float = 0.5, available_bytes: flo
         gauge("node_memory_MemTotal_bytes", MEMORY_BYTES, **here))  # fmt: skip
 
 
+def resident(**jobs: float) -> World:
+    """Bytes that a job's process holds."""
+    return together(*(gauge("process_resident_memory_bytes", n, **at(job)) for job, n in ({"gateway": 1e8, "retail": 3e8} | jobs).items()))
+
+
 def card(*, power: float = 0.01, thermal: float = 0) -> World:
     """`power`, `thermal`: the share of time in which it was throttled because of each."""
     here = {**CARD, **at("gpu")}
@@ -143,7 +148,7 @@ def stack() -> World:
     """All of it."""
     return together(up(), *(asked(service, "timeout", FEW / len(OUTCOMES)) for service in RATES), answered(FRAUD), answered(LLM, "llm"),
                     first_tokens(FIRST), each_token(EACH), tokens(), engines(), in_flight(2), frames(), cameras(), scores(SCORES), facts(),
-                    versions(), host(), card())
+                    versions(), host(), resident(), card())
 
 
 def idle() -> World:

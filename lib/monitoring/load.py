@@ -39,23 +39,31 @@ DROPPED, UNANSWERED = -1, 0  # what stands in for a status
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """How one service is asked: arrivals a second, evenly spaced or Poisson; lengths where it speaks in tokens."""
+    """How one service is asked: arrivals a second, evenly spaced or Poisson; lengths where it speaks in tokens.
+
+    `shared_tokens`: of a prompt, those that all prompts begin with. `cut_every` n-th body is cut off (0 none, 1 all).
+    """
 
     rate: float
     even: bool = False
     prompt_tokens: int = 48
     output_tokens: int = 12
+    shared_tokens: int = SHARED_TOKENS
+    cut_every: int = 0
 
     def changed(self, told: Any) -> Flow:
         """With what `told` says otherwise. Raises ValueError that says what is wrong."""
-        kinds = {"rate": (int, float), "even": (bool,), "prompt_tokens": (int,), "output_tokens": (int,)}
+        counts = ("prompt_tokens", "output_tokens", "shared_tokens", "cut_every")
+        kinds = {"rate": (int, float), "even": (bool,), **dict.fromkeys(counts, (int,))}
         if not isinstance(told, dict) or told.keys() - kinds:
             raise ValueError(f"a flow is an object of {', '.join(kinds)}, not {told!r:.100}")
         if wrong := [name for name, value in told.items() if type(value) not in kinds[name]]:
             raise ValueError(f"{wrong[0]} cannot be {told[wrong[0]]!r:.100}")
         flow = replace(self, **told)
-        if not (isfinite(flow.rate) and 0 <= flow.rate <= MOST_RATE and flow.output_tokens >= 1 and flow.prompt_tokens > SHARED_TOKENS):
-            raise ValueError(f"{flow}: a rate from 0 to {MOST_RATE:g}/s, prompts beyond the {SHARED_TOKENS} shared tokens, an answer")
+        if not (isfinite(flow.rate) and 0 <= flow.rate <= MOST_RATE and flow.output_tokens >= 1 and flow.cut_every >= 0
+                and flow.prompt_tokens > flow.shared_tokens >= 0 and flow.shared_tokens <= SHARED_TOKENS):  # fmt: skip
+            raise ValueError(f"{flow}: a rate from 0 to {MOST_RATE:g}/s, prompts beyond their shared tokens, {SHARED_TOKENS} at most, an "
+                             "answer, no negative counts")
         return flow
 
     def gap_s(self, chance: random.Random) -> float:
@@ -73,7 +81,7 @@ class Load:
 
     def __init__(self, gateway: str, log: IO[str], makers: dict[str, Maker], *, seed: int = 0) -> None:
         self.plan = {name: DEFAULT[name] for name in makers}
-        self.counts: Counter[str] = Counter()
+        self.counts, self._made = Counter[str](), Counter[str]()
         self._gateway, self._log, self._makers, self._seed = gateway, log, makers, seed
         self._changed = {name: asyncio.Event() for name in makers}
         self._asking: dict[asyncio.Task[None], tuple[int, str, Answer]] = {}
@@ -153,7 +161,10 @@ class Load:
             self._write(number, name, answer)
             return
         flow = self.plan[name]
-        ask = self._makers[name](flow.prompt_tokens, flow.output_tokens)
+        ask = self._makers[name](flow.prompt_tokens, flow.output_tokens, flow.shared_tokens)
+        self._made[name] += 1
+        if flow.cut_every and self._made[name] % flow.cut_every == 0:
+            ask = ask.cut()
         task = asyncio.create_task(self._ask(number, name, ask, answer))
         self._asking[task] = number, name, answer
         task.add_done_callback(self._asking.pop)

@@ -31,9 +31,12 @@ def burnt(*, factor: float, objective: float, window_s: float, share: float) -> 
     return crossed(threshold=factor * (1 - objective), window_s=window_s, level=share)
 
 
-def crossed(*, threshold: float, window_s: float, level: float) -> float:
-    """Seconds until an average over `window_s` of what was 0 and is `level` exceeds `threshold`; infinite where it never does."""
-    return threshold / level * window_s if level > threshold else inf
+def crossed(*, threshold: float, window_s: float, level: float, times: float = 1.0) -> float:
+    """Seconds until an average over `window_s` of what was 0 and is `level` exceeds `threshold`; infinite where it never does.
+
+    `times`: as many events there are from then on as before; the more, the sooner they outweigh what the window remembers.
+    """
+    return threshold * window_s / (times * level - (times - 1) * threshold) if level > threshold else inf
 
 
 def held(*, threshold: float, window_s: float, level: float) -> float:

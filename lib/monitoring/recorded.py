@@ -107,6 +107,8 @@ def _llm() -> list[Value]:
     for kind, n in h.TOKENS.items():
         found += [Value("llm:tokens_per_request:ratio5m", {**MODEL, "type": kind}, n),
                   Value("llm:cost_usd_per_hour", {**MODEL, "type": kind}, BOTH * h.RATES["llm"] * n * h.PRICES[kind] * 3600)]
+    again, new = h.TOKENS["input_cached"], h.TOKENS["input_uncached"]
+    found.append(Value("llm:cached_input:ratio5m", MODEL, again / (again + new)))
     return [*found, Value("llm:cost_usd_per_request:ratio5m", MODEL, sum(n * h.PRICES[kind] for kind, n in h.TOKENS.items())),
             Value("machine:cost_usd_per_hour", {}, 0.2 * BOTH)]
 
@@ -121,6 +123,7 @@ def _rest() -> list[Value]:
         Value("host:cpu_busy:ratio", one, 0.5), Value("host:cpu_busy:ratio", two, 0.75),
         Value("host:cpu_pressure:ratio", one, 0.2), Value("host:cpu_pressure:ratio", two, 0.1),
         Value("host:memory_available:ratio", one, 0.5), Value("host:memory_available:ratio", two, 0.5),
+        Value("job:resident_memory_bytes:max", {"job": "gateway"}, 1e8), Value("job:resident_memory_bytes:max", {"job": "retail"}, 3e8),
         Value("gpu:utilisation:ratio", CARD, 0.6), Value("gpu:memory_used:ratio", CARD, 60 / 140), Value("gpu:power_watts", CARD, 400),
         Value("gpu:tensor_active:ratio", CARD, 0.3), Value("gpu:dram_active:ratio", CARD, 0.5),
         Value("gpu:throttled:ratio", {**CARD, "cause": "power"}, 0.3), Value("gpu:throttled:ratio", {**CARD, "cause": "thermal"}, 0.2),

@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib import process
@@ -25,6 +25,7 @@ from lib.process import Process
 PORTS = {"gateway": 8080, "fraud": 8000, "retail": 8010, "llm": 8081, "shim": 8082, "load": 8090, "redis": 6390, "node": 9100, "gpu": 9400,
          "prometheus": 9090, "alertmanager": 9093, "grafana": 3000}  # fmt: skip
 CONTEXT, SLOTS = 1024, 4
+FPS = 5  # of a camera
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +71,28 @@ def fraud(folder: Path, redis_port: int | None, *options: str) -> Program:
                  lambda port: ("--journal", folder / f"decisions-{port}.sqlite", *store, *patient, *options), health="/readyz")  # fmt: skip
 
 
-def retail(clip: Path) -> Program:
-    """One camera that plays `clip`, a copy of ours: a drill may break it."""
+def retail(clip: Path, *options: str) -> Program:
+    """One camera that plays `clip`, a copy of ours: a drill may break it. Two instances may play it at a time."""
     from lib.pipelines.retail.session import shop
     from lib.vision.yolo import NotReady
 
     try:
-        shutil.copyfile(shop().clip, clip)
+        if not clip.exists():
+            shutil.copyfile(shop().clip, clip)
     except NotReady as lacks:
         raise Skipped(str(lacks)) from lacks
-    options = ("--clip", f"own={clip}", "--cameras", "1", "--fps", "5", "--threads", "1", "--size", "256x320")
-    return _ours("retail", "lib.pipelines.retail.service", lambda _: options, health="/readyz", timeout_s=120)
+    words = ("--clip", f"own={clip}", "--cameras", "1", "--fps", str(FPS), "--threads", "1", "--size", "256x320")
+    return _ours("retail", "lib.pipelines.retail.service", lambda _: (*words, *options), health="/readyz", timeout_s=120)
+
+
+def leaking(whole: Program, bytes_per_s: float) -> Program:
+    """The same of ours, with a leak that a signal begins (leak.py)."""
+
+    def argv(port: int) -> Sequence[str | Path]:
+        python, dash_m, *rest = whole.argv(port)
+        return python, dash_m, "lib.monitoring.leak", f"{bytes_per_s:g}", *rest
+
+    return replace(whole, argv=argv)
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,17 +102,19 @@ class Stand:
         self.end(name)
         self.start(name)
 
-    def prepare(self, name: str, *options: str) -> None:
-        """Start the instance that `replace` will deploy, beside the one that serves. Raises Died."""
-        if name != "fraud":
-            raise ValueError(f"only the fraud service is deployed beside itself, not {name}")
+    def prepare(self, name: str, *options: str, changed: Callable[[Program], Program] = lambda program: program) -> None:
+        """Start the instance that `replace` will deploy, beside the one that serves. `changed`: of its program. Raises Died."""
+        made = {"fraud": lambda: services.fraud(self.folder, self.ports.get("redis"), *options),
+                "retail": lambda: services.retail(self.clip, *options)}  # fmt: skip
+        if name not in made:
+            raise ValueError(f"only {' and '.join(made)} are deployed beside themselves, not {name}")
         self._retired()
-        program, held = services.fraud(self.folder, self.ports.get("redis"), *options), ExitStack()
+        program, held = changed(made[name]()), ExitStack()
         self._prepared = program, held.enter_context(services.started(program, process.free_port(), self.folder / "logs")), held
 
     def replace(self, name: str, *options: str) -> None:
-        """Deploy the fraud service anew with `options`, or the prepared instance: it is scraped, takes the traffic; the old one ends once
-        nobody looks at it.
+        """Deploy a service anew with `options`, or the prepared instance: it is scraped, takes the traffic; the old one ends once nobody
+        looks at it.
 
         Returns when the new one has the traffic. Raises Died, and then the old one still serves.
         """

@@ -10,11 +10,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-MOVED = 4.0  # times a panel's own calm spread, and MOVED_SHARE of its level: then it moved
+from lib import stats
+from lib.monitoring.timing import DRILL
+
+MOVED = 3.0  # times as far as calm looks stray, and MOVED_SHARE of its level: then a series moved
 MOVED_SHARE = 0.2
+STRAY = 0.97  # of all scenarios' calms lie within: of fifty one may have been none
 FEWEST = 2  # steps for which it has to
+SETTLED_S = DRILL.seconds("5m")  # a rate climbs until its window is full; what it does until then is no calm
+WHICH = ["dashboard", "panel", "ref", "series"]
 
 
 COURSE = ["scenario", "round", "control", "does", "right", "first", "came", "detected", "right_first", "at_s", "due_s", "slack_s", "by",
@@ -51,31 +56,47 @@ def _course(point: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def share(hits: int, n: int, *, confidence: float = 0.95) -> dict[str, float]:
+def share(hits: int, n: int, *, confidence: float = 0.95) -> dict[str, float | None]:
     """A share with its exact (Clopper–Pearson) interval. Raises ValueError where nothing was tried."""
-    found = stats.binomtest(hits, n).proportion_ci(confidence)
-    return {"hits": hits, "n": n, "share": hits / n, "lo": float(found.low), "hi": float(found.high)}
+    found = stats.share(hits, n, confidence=confidence)
+    return {"hits": hits, "n": n, "share": found.value, "lo": found.lo, "hi": found.hi}
 
 
-def moved(shown: pd.DataFrame, *, cleared_s: float) -> pd.DataFrame:
-    """dashboard, panel, moved: whether a series of it left its calm range while the fault lasted, came or went.
+def strays(shown: Sequence[pd.DataFrame]) -> pd.Series[float]:
+    """By WHICH: how far from its middle a series strays while nothing is done: in STRAY of all scenarios' calms no look lies further.
 
-    `shown`: as the drill keeps it. Spread is the calm's 5 to 95 % range; a jump has to last for FEWEST steps.
+    One calm of five steps knows too little of a series: all together know it well. Calms are counted, not looks: a rate keeps one blow for
+    as long as its window is, so the looks of one calm are one observation, and one calm that was none would outweigh many that were.
     """
-    left = [(board, panel, any(_left(one, cleared_s) for _, one in rows.groupby(["ref", "series"])))
-            for (board, panel), rows in shown.groupby(["dashboard", "panel"], sort=False)]  # fmt: skip
-    return pd.DataFrame(left, columns=["dashboard", "panel", "moved"])
+    furthest = [(calm["value"] - calm.groupby(WHICH)["value"].transform("median")).abs().groupby([calm[name] for name in WHICH]).max()
+                for calm in map(_calm, shown)]  # fmt: skip
+    return pd.concat(furthest).groupby(level=WHICH).quantile(STRAY, interpolation="higher")
 
 
-def _left(one: pd.DataFrame, cleared_s: float) -> bool:
-    known = one[np.isfinite(one["value"])]
-    calm = known.loc[(known["t_s"] < 0), "value"].to_numpy()
-    fault = known.loc[(known["t_s"] > 0) & (known["t_s"] <= cleared_s + 2), "value"].to_numpy()
-    if len(calm) < FEWEST or len(fault) < FEWEST:
-        return max(len(calm), len(fault)) >= FEWEST and min(len(calm), len(fault)) == 0
-    low, middle, high = np.quantile(calm, (0.05, 0.5, 0.95))
-    room = max(MOVED * (high - low), MOVED_SHARE * abs(middle), 1e-9)
-    return int((np.abs(fault - middle) > room).sum()) >= FEWEST
+def moved(shown: pd.DataFrame, stray: pd.Series[float], *, cleared_s: float) -> pd.DataFrame:
+    """dashboard, panel, moved: whether a series of it left its calm level while the fault lasted, came or went.
+
+    `shown`: as the drill keeps it; `stray`: as `strays` tells it. To leave is to be as far off as MOVED × its stray and MOVED_SHARE of its
+    level, for FEWEST steps. As far, not further: a full batch of four is three requests more than the one that strays into it.
+    """
+    known, calm = shown[np.isfinite(shown["value"])], _calm(shown)
+    fault = known[(known["t_s"] > 0) & (known["t_s"] <= cleared_s + 2)]
+    counts = {"was": calm.groupby(WHICH).size(), "now": fault.groupby(WHICH).size()}
+    each = pd.DataFrame({**counts, "level": calm.groupby(WHICH)["value"].median()}).join(stray.rename("stray"))
+    each["room"] = np.maximum(np.maximum(MOVED * each["stray"].fillna(0), MOVED_SHARE * each["level"].abs()), 1e-9)
+    far = fault.join(each[["level", "room"]], on=WHICH)
+    each["far"] = ((far["value"] - far["level"]).abs() >= far["room"]).groupby([far[name] for name in WHICH]).sum()
+    told = each.fillna({"was": 0, "now": 0, "far": 0})
+    came_or_went = (told[["was", "now"]].min(axis=1) == 0) & (told[["was", "now"]].max(axis=1) >= FEWEST)
+    left = (came_or_went | (told["far"] >= FEWEST)).groupby(["dashboard", "panel"]).any()
+    every = shown[["dashboard", "panel"]].drop_duplicates().itertuples(index=False, name=None)
+    return pd.DataFrame([(*key, bool(left.get(key, False))) for key in every], columns=["dashboard", "panel", "moved"])
+
+
+def _calm(shown: pd.DataFrame) -> pd.DataFrame:
+    settled = shown["t_s"].min() + SETTLED_S
+    calm: pd.DataFrame = shown[np.isfinite(shown["value"]) & (shown["t_s"] >= settled) & (shown["t_s"] < 0)]
+    return calm
 
 
 def timeline(points: Sequence[Mapping[str, Any]], alerts: Mapping[tuple[str, int], pd.DataFrame]) -> pd.DataFrame:

@@ -59,12 +59,14 @@ def _llm() -> Recorded:
     yield "llm:cost_usd_per_hour", (f"sum by (model, type) (rate({TOKENS}[5m])) * on (model, type) max by (model, type) (token_price_usd)"
                                     " * 3600")
     yield "llm:cost_usd_per_request:ratio5m", f"sum by (model) (llm:cost_usd_per_hour) / 3600 / ({begun} > 0)"
+    yield "llm:cached_input:ratio5m", (f'sum by (model) (rate({TOKENS}{{type="input_cached"}}[5m]))'
+                                       f' / (sum by (model) (rate({TOKENS}{{type=~"input_.*"}}[5m])) > 0)')
     yield "machine:cost_usd_per_hour", "sum(machine_price_usd_per_hour)"
     # At work only: an engine without requests has no speed.
     yield "llm:tokens_per_running_request:rate30m", ("avg_over_time(llm:output_tokens:rate5m[30m])"
                                                      " / (avg_over_time(llm:running:requests[30m]) > 0.1)")
     for series in ("llm:ttft_seconds:p95", "llm:tokens_per_running_request:rate30m", "llm:output_tokens:rate5m",
-                   "llm:cost_usd_per_request:ratio5m"):
+                   "llm:cost_usd_per_request:ratio5m", "llm:cached_input:ratio5m"):
         yield f"{series}_median1w", _median(series)
 
 
@@ -86,6 +88,9 @@ def _host() -> Recorded:
     yield "host:cpu_pressure:ratio", "sum by (instance) (rate(node_pressure_cpu_waiting_seconds_total[5m]))"
     yield "host:memory_available:ratio", ("sum by (instance) (node_memory_MemAvailable_bytes)"
                                           " / sum by (instance) (node_memory_MemTotal_bytes)")
+    # The largest instance of a job: while one replaces the other there are two.
+    yield "job:resident_memory_bytes:max", "max by (job) (process_resident_memory_bytes)"
+    yield "job:resident_memory_bytes:max_median1w", _median("job:resident_memory_bytes:max")
 
 
 def _gpu() -> Recorded:

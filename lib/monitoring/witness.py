@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pandas as pd
@@ -58,6 +58,12 @@ def failed(service: str) -> Witness:
     return Witness(f"{service}: share of requests that failed", bad, _higher(0.1))
 
 
+def invalid(service: str) -> Witness:
+    """The share of requests that were refused as the caller's fault."""
+    bad = partial(_share, service=service, bad=lambda sent: sent["status"] // 100 == 4)
+    return Witness(f"{service}: share of requests answered 4xx", bad, _higher(0.2))
+
+
 def empty(service: str) -> Witness:
     """The share of 2xx answers without a token."""
     return Witness(f"{service}: share of answers without a token", partial(
@@ -91,6 +97,10 @@ tokens = Witness("llm: median output tokens a request", partial(_median, of=lamb
                  lambda before, during: during > 2 * before)
 
 
+cached = Witness("llm: median share of a prompt that came from the cache, as the engine told its client",
+                 partial(_median, of=lambda sent: sent["cached"] / sent["prompt"]), lambda before, during: during < 0.5 * before)
+
+
 def _waiting(stand: Stand, start_s: float, end_s: float) -> float | None:
     """The most requests to the engine at a time that were sent and not answered."""
     sent = _requests(stand, "llm", start_s, end_s)
@@ -122,6 +132,15 @@ memory = Witness("memory available, share", lambda *_: psutil.virtual_memory().a
                  lambda before, during: during < 0.1 < before)
 
 
+def _resident(stand: Stand, *_: float, name: str) -> float:
+    return float(psutil.Process(stand.pid(name)).memory_info().rss)
+
+
+def resident(name: str) -> Witness:
+    """Bytes that the kernel counts as the process'."""
+    return Witness(f"{name}: resident memory, bytes", partial(_resident, name=name), _higher(2e8))
+
+
 def _scores(stand: Stand, *_: float) -> float | None:
     """How many different probabilities the last LOOKS decisions have, as a share: from the service's decision log."""
     log = stand.folder / f"decisions-{stand.ports['fraud']}.sqlite"
@@ -133,9 +152,9 @@ def _scores(stand: Stand, *_: float) -> float | None:
 one_score = Witness("fraud: different scores, share of transactions", _scores, lambda before, during: during < 0.1 < before)
 
 
-def _asked(url: str) -> httpx.Response | None:
+def _asked(url: str, *, within_s: float = ASK_S) -> httpx.Response | None:
     try:
-        return httpx.get(url, timeout=ASK_S, trust_env=False)
+        return httpx.get(url, timeout=within_s, trust_env=False)
     except httpx.HTTPError:
         return None
 
@@ -155,9 +174,32 @@ def another_version(wrong: str) -> Witness:
     return Witness(f"fraud says that it runs {wrong}", read, _higher(0.5))
 
 
-def _camera(stand: Stand, *_: float) -> float | None:
-    told = _asked(stand.urls["gateway"] + "/retail/v1/cameras")
-    return None if told is None else float(sum(one["state"] != "running" for one in json.loads(told.content)["cameras"]))
+def computes_in(precision: str) -> Witness:
+    """1 where the retail service says that its model computes in `precision`."""
+
+    def read(stand: Stand, *_: float) -> float | None:
+        told = _asked(stand.urls["retail"] + "/metrics")
+        mine = None if told is None else [line for line in told.text.splitlines() if line.startswith("retail_model_info{")]
+        return None if mine is None else float(any(f'precision="{precision}"' in line for line in mine))
+
+    return Witness(f"retail says that it computes in {precision}", read, _higher(0.5))
 
 
-camera = Witness("retail: cameras that do not run", _camera, _higher(0.5))
+def _cameras(stand: Stand) -> list[dict[str, Any]] | None:
+    """As the service lists them, which has much to do where they are many."""
+    told = _asked(stand.urls["gateway"] + "/retail/v1/cameras", within_s=10 * ASK_S)
+    return None if told is None else json.loads(told.content)["cameras"]
+
+
+def _lost(stand: Stand, *_: float) -> float | None:
+    told = _cameras(stand)
+    return None if told is None else float(sum(one["state"] != "running" for one in told))
+
+
+def _unseen(stand: Stand, *_: float) -> float | None:
+    """Of the frames that all cameras ought to deliver, those of the last seconds that nobody looked at."""
+    return 1 - sum(one["fps"] for one in told) / sum(one["target_fps"] for one in told) if (told := _cameras(stand)) else None
+
+
+camera = Witness("retail: cameras that do not run", _lost, _higher(0.5))
+unseen = Witness("retail: share of frames that nobody looked at", _unseen, _higher(0.3))

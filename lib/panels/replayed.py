@@ -21,7 +21,7 @@ from lib.monitoring.session import Session
 from lib.panels.draw import WIDTH, Band, draw
 from lib.panels.page import page
 
-SHOWN_PX, QUALITY = 1000, 62  # of the JPEG: text can be read, and a notebook stays below half a megabyte
+SHOWN_PX, QUALITY = 920, 52  # of the JPEG: text can be read, and a notebook stays below half a megabyte
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """latency(b) = a + c·b: what a pass costs with however few pictures, and what each adds; fitted on some batches, tried on others.
 
 Pure. Fitted so that relative errors count alike (an error of 1 ms is much at batch 1 and nothing at 64). Each round of measurements gives a
-fit of its own; from those come the intervals. Refuses fewer than two sizes.
+fit of its own; from those come the intervals. A line speaks of the range that it was fitted on: the largest size is always in it.
+Refuses fewer than two sizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from lib import stats
 from lib.stats import Estimate
 
-HELD_OUT = (4, 16, 64)  # sizes that no fit sees
+HELD_OUT = (4, 12, 16, 48)  # sizes that no fit sees, where others lie on both sides of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,15 @@ def fit(seconds: Mapping[int, float]) -> Affine:
     return Affine(float(fixed), float(each))
 
 
-def fits(rounds: Mapping[int, Sequence[Sequence[float]]], *, held_out: Sequence[int] = HELD_OUT) -> list[Affine]:
+def held_out(batches: Collection[int]) -> list[int]:
+    """Those of HELD_OUT that have other sizes on both sides."""
+    return [batch for batch in HELD_OUT if batch in batches and min(batches) < batch < max(batches)]
+
+
+def fits(rounds: Mapping[int, Sequence[Sequence[float]]]) -> list[Affine]:
     """One fit for each round of medians, without the sizes held out. Raises ValueError."""
-    used = {batch: [float(np.median(taken)) for taken in each] for batch, each in rounds.items() if batch not in held_out}
+    apart = held_out(rounds)
+    used = {batch: [float(np.median(taken)) for taken in each] for batch, each in rounds.items() if batch not in apart}
     number = min((len(each) for each in used.values()), default=0)
     return [fit({batch: each[turn] for batch, each in used.items()}) for turn in range(number)]
 
@@ -63,7 +70,8 @@ def parameters(found: Sequence[Affine]) -> tuple[Estimate | None, Estimate | Non
     return stats.mean([one.fixed_s for one in found]), stats.mean([one.each_s for one in found])
 
 
-def errors(model: Affine, rounds: Mapping[int, Sequence[Sequence[float]]], *, held_out: Sequence[int] = HELD_OUT) -> dict[int, float]:
-    """Batch held out → predicted ÷ measured − 1."""
-    return {batch: model.seconds(batch) / float(np.median([np.median(taken) for taken in each])) - 1
-            for batch, each in rounds.items() if batch in held_out}  # fmt: skip
+def errors(found: Sequence[Affine], rounds: Mapping[int, Sequence[Sequence[float]]]) -> dict[int, float]:
+    """Batch held out → predicted ÷ measured − 1, the median over rounds: each round's fit against what was measured in that round."""
+    off = {batch: [line.seconds(batch) / float(np.median(taken)) - 1 for line, taken in zip(found, rounds[batch], strict=False)]
+           for batch in held_out(rounds)}  # fmt: skip
+    return {batch: float(np.median(each)) for batch, each in off.items()}

@@ -72,7 +72,7 @@ def lines(s: Session, network: str) -> pd.DataFrame:
         if fixed is None or one is None:
             continue
         model = Affine(fixed.value, one.value)
-        off = affine.errors(model, each)
+        off = affine.errors(found, each)
         rows.append({"form": point["form"], "size": point["size"], "threads": int(point["threads"]), "a, ms": 1e3 * fixed.value,
                      "a, 95 %": _between(fixed), "c, ms": 1e3 * one.value, "c, 95 %": _between(one),
                      "held out": ", ".join(f"{batch}: {round(error, 3) + 0.0:+.1%}" for batch, error in off.items()),
@@ -130,26 +130,34 @@ def gain(s: Session, network: str) -> dict[str, Any]:
 
 
 def served(s: Session) -> pd.DataFrame:
-    """A row a load and policy: requests/s, the mean batch, p50 and p99 as they were and as the simulation says."""
+    """A row a load and policy: requests/s, how busy the engine was, the mean batch, p50 and p99 as they were, p50 as both simulations say.
+
+    "foretold": from lines fitted before and after. "at its pace": the same line, as fast as passes were meanwhile.
+    """
     rows = []
     for point in points(s.run, "served"):
         real, made = (np.array(point["samples"][name]) for name in ("latency_s", "simulated_s"))
+        paced, facts = point["samples"].get("paced_s"), point["facts"]
         p99 = stats.quantile(real.tolist(), 0.99)
-        rows.append({"load": f"{point['load']:.0%}", "requests/s": point["facts"]["rate_per_s"], "policy": point["policy"],
-                     "mean batch": float(np.mean(point["facts"]["batches"])),
-                     "simulated batch": float(np.mean(point["facts"]["simulated_batches"])), "p50, ms": 1e3 * float(np.median(real)),
-                     "simulated p50": 1e3 * float(np.median(made)), "p99, ms": p99 and 1e3 * p99.value,
-                     "simulated p99": 1e3 * float(np.quantile(made, 0.99)), "n": len(real)})  # fmt: skip
+        busy = sum(point["samples"]["passes_s"]) / facts["wall_s"] if "wall_s" in facts else None
+        rows.append({"load": f"{point['load']:.0%}", "requests/s": facts["rate_per_s"], "policy": point["policy"], "busy": busy,
+                     "mean batch": float(np.mean(facts["batches"])), "p50, ms": 1e3 * float(np.median(real)),
+                     "foretold p50": 1e3 * float(np.median(made)), "p50 at its pace": 1e3 * float(np.median(paced)) if paced else None,
+                     "pace": facts.get("pace"), "p99, ms": p99 and 1e3 * p99.value, "n": len(real)})  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def simulation(found: pd.DataFrame) -> dict[str, Any]:
-    """How far the simulated medians lie from the measured ones: the median and the worst of absolute errors, and where."""
+    """How far simulated medians lie from the measured ones: the median and the worst of absolute errors, and where; "paced" and
+    "paced_worst" where passes' own pace was known; the median "pace" of passes while serving, × that of passes alone."""
     if not len(found):
-        return dict.fromkeys(("n", "median", "worst", "where"))
-    off = (found["simulated p50"] / found["p50, ms"] - 1).abs()
+        return dict.fromkeys(("n", "median", "worst", "where", "paced", "paced_worst", "pace"))
+    off = (found["foretold p50"] / found["p50, ms"] - 1).abs()
+    paced = (found["p50 at its pace"].astype(float) / found["p50, ms"] - 1).abs().dropna()
     row = found.iloc[int(off.argmax())]
-    return {"n": len(off), "median": float(off.median()), "worst": float(off.max()), "where": f"{row['policy']} at {row['load']}"}
+    return {"n": len(off), "median": float(off.median()), "worst": float(off.max()), "where": f"{row['policy']} at {row['load']}",
+            "paced": float(paced.median()) if len(paced) else None, "paced_worst": float(paced.max()) if len(paced) else None,
+            "pace": float(found["pace"].astype(float).median()) if len(paced) else None}  # fmt: skip
 
 
 def batching(found: pd.DataFrame) -> dict[str, Any]:

@@ -31,10 +31,12 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """`latency_s` of each request in the order of arrival; `batches`: sizes of the passes in order; `wall_s` until the last answer."""
+    """`latency_s` of each request in the order of arrival; of the passes in order their sizes `batches` and what they took, `passes_s`;
+    `wall_s` until the last answer."""
 
     latency_s: NDArray[np.float64]
     batches: tuple[int, ...]
+    passes_s: tuple[float, ...]
     wall_s: float
 
 
@@ -53,13 +55,13 @@ def simulated(arrivals_s: Sequence[float], seconds: Callable[[int], float], poli
         ends[at : at + size] = free_s
         batches.append(size)
         at += size
-    return Served(ends - np.asarray(arrivals_s), tuple(batches), float(free_s))
+    return Served(ends - np.asarray(arrivals_s), tuple(batches), tuple(seconds(size) for size in batches), float(free_s))
 
 
 def served(arrivals_s: Sequence[float], infer: Callable[[int], object], policy: Policy) -> Served:
     """The same for real: requests come when they are due, a thread infers. Latency counts from when a request was due."""
     waiting, ready = deque[int](), Condition()
-    ends, batches = np.full(len(arrivals_s), np.nan), list[int]()
+    ends, batches, passes_s = np.full(len(arrivals_s), np.nan), list[int](), list[float]()
     began_s = perf_counter()
 
     def work() -> None:
@@ -71,8 +73,10 @@ def served(arrivals_s: Sequence[float], infer: Callable[[int], object], policy: 
                 if left_s > 0:
                     ready.wait_for(lambda: len(waiting) >= policy.most, timeout=left_s)
                 taken = [waiting.popleft() for _ in range(min(policy.most, len(waiting)))]
+            pass_s = perf_counter()
             infer(len(taken))
             ends[taken] = perf_counter() - began_s
+            passes_s.append(perf_counter() - pass_s)
             batches.append(len(taken))
             answered += len(taken)
 
@@ -87,4 +91,4 @@ def served(arrivals_s: Sequence[float], infer: Callable[[int], object], policy: 
             if working.done():
                 break  # it raised
         working.result()
-    return Served(ends - np.asarray(arrivals_s), tuple(batches), float(np.nanmax(ends)))
+    return Served(ends - np.asarray(arrivals_s), tuple(batches), tuple(passes_s), float(np.nanmax(ends)))

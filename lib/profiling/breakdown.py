@@ -20,36 +20,42 @@ import pandas as pd
 
 from lib import audit, machine
 from lib.measured import Broke, Found, Skipped, keep, points, series
-from lib.profiling import ceilings, counters, ledger, onednn, predictions, trace
+from lib.profiling import accounts, ceilings, counters, ledger, networks, onednn, predictions, trace
 from lib.profiling.asks import HW, RESNETS, ask
 from lib.profiling.session import Bench, Session
 from lib.vision import classifier, product, yolo
 from lib.vision.detector import WrongDevice
 
 MORE = 8  # the batch that is predicted
-VERBOSE = {"ONEDNN_VERBOSE": "profile_exec"}
+VERBOSE = {"ONEDNN_VERBOSE_TIMESTAMP": "1"}
+LAID_OUT = "channels_last"  # the change of which oneDNN tells as well
+WEIGHTS = ("seed 1", "denormal")  # does latency depend on weights?
 CHANGES = ("folded", "channels_last", "folded, channels_last", "inference_mode", "folded, channels_last, bf16",
            "folded, channels_last, compile", "folded, channels_last, bf16, compile")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`networks` that are taken apart; `rounds` of `passes` with each way of looking, and with each change.
-
-    `judged`: pictures by which answers are held against float32's; None for all.
+    """`networks` that are taken apart. `turns` of `looks` passes with each way of looking, `traced` of them with modules in the trace;
+    `rounds` of `passes` with each change. `judged`: pictures by which answers are held against float32's; None for all. `thorough`: every
+    recipe of what rounding does to answers (rounding.py).
     """
 
     networks: tuple[str, ...]
+    turns: int
+    looks: int
+    traced: int
     rounds: int
     passes: int
     budget_s: float
     judged: int | None = None
+    thorough: bool = True
 
 
 PLANS = {
-    "smoke": Plan(("resnet18",), 2, 3, 0.1, judged=8),
-    "quick": Plan(("resnet50", "resnet18", "yolov8n"), 5, 10, 1.0),
-    "full": Plan(("resnet50", "resnet18", "yolov8n"), 12, 25, 3.0),
+    "smoke": Plan(("resnet18",), 2, 2, 1, 2, 3, 0.1, judged=8, thorough=False),
+    "quick": Plan(("resnet50", "yolov8n"), 8, 2, 1, 6, 3, 0.3, thorough=False),
+    "full": Plan(("resnet50", "resnet18", "yolov8n"), 20, 3, 1, 12, 6, 2.0),
 }
 
 
@@ -66,8 +72,7 @@ def profiled(s: Session, plan: Plan) -> None:
     for network in plan.networks:
         common = {"network": network, "threads": threads()}
         keep(s.run, {"what": "counted", **common}, partial(_counted, network), timed=False)
-        keep(s.run, {"what": "traced", **common}, partial(_traced, network, plan))
-        keep(s.run, {"what": "spoken", **common}, partial(_spoken, network, plan))
+        keep(s.run, {"what": "traced", **common}, partial(_watched, network, plan))
         if (file := _file(s.model, network)) is not None:
             keep(s.run, {"what": "engine", "engine": "ONNX Runtime", **common}, partial(_engine, file, network, plan, counters.onnxruntime))
             keep(s.run, {"what": "engine", "engine": "OpenVINO", **common}, partial(_engine, file, network, plan, counters.openvino))
@@ -76,14 +81,8 @@ def profiled(s: Session, plan: Plan) -> None:
             continue
         less = spared(s, network, told)
         keep(s.run, {"what": "predicted", "network": network}, partial(_predicted, told, less), timed=False)
-        changes = (*CHANGES, *(f"without {name}" for name in less))
-        keep(s.run, {"what": "changed", "network": network, "threads": threads(), "batch": 1}, partial(_changed, network, plan, changes))
-        keep(s.run, {"what": "changed", "network": network, "threads": 1, "batch": 1}, partial(_changed, network, plan, (), threads=1))
-        keep(s.run, {"what": "changed", "network": network, "threads": threads(), "batch": MORE},
-             partial(_changed, network, plan, (), batch=MORE))  # fmt: skip
-        keep(s.run, {"what": "weights", "network": network}, partial(_weights, network, plan))
-        keep(s.run, {"what": "spoken again", "network": network, "variant": "channels_last", "threads": threads()},
-             partial(_spoken, network, plan, "channels_last"))  # fmt: skip
+        variants = (*CHANGES, *(f"without {name}" for name in less), networks.ONE_THREAD, f"batch {MORE}", *WEIGHTS)
+        keep(s.run, {"what": "changed", "network": network, "threads": threads()}, partial(_changed, network, plan, variants))
 
 
 def _ceilings(s: Session, plan: Plan) -> None:
@@ -119,32 +118,40 @@ def _counted(network: str) -> Found:
     return Found({}, told, {"6 books": wrong})
 
 
-def _traced(network: str, plan: Plan) -> Found:
+def _watched(network: str, plan: Plan) -> Found:
     with tempfile.TemporaryDirectory(prefix="trace-") as scratch:
-        path, stacks = Path(scratch) / "trace.json", Path(scratch) / "stacks.txt"
-        told, _ = ask("traced", network, threads=threads(), what=f"{network}, traced", trace=str(path), stacks=str(stacks),
-                      rounds=plan.rounds, passes=plan.passes, warm=5)  # fmt: skip
-        whole = trace.parsed(path)
-        frame = trace.tidy(whole)
+        stacks = Path(scratch) / "stacks.txt"
+        told, said = ask("watched", network, threads=threads(), what=f"{network}, watched", env=VERBOSE, traces=f"{scratch}/{{}}.json",
+                         stacks=str(stacks), rounds=plan.turns, passes=plan.looks, traced=plan.traced, warm=3)  # fmt: skip
+        wholes, plain = ([trace.parsed(Path(scratch) / f"{way}-{turn}.json") for turn in range(plan.turns)]
+                         for way in ("whole", "profiler"))  # fmt: skip
+        frame, operators = (trace.joined([trace.tidy(one) for one in each]) for each in (wholes, plain))
+        few = trace.read(Path(scratch) / "little-profiler-0.json")
         folded = stacks.read_text(errors="replace").splitlines()
-    one = json.dumps(trace.one_pass(whole, ledger.median_pass(frame)), separators=(",", ":"))
-    samples = {f"{way}_s": [ns / 1e9 for ns in taken] for way, taken in told["ns"].items()}
-    facts = {"events": told["events"], "tick_ns": told["tick_ns"], "modules": told["modules"], "torch": told["torch"],
-             "stacks": len(folded)}  # fmt: skip
-    passes = int(frame["pass"].max()) + 1
-    wrong = None if passes == plan.passes else f"the trace holds {passes} passes, {plan.passes} were made"
-    kept = {"trace": frame.drop(columns="begin_us"), "one": pd.DataFrame({"json": [one]}), "stacks": pd.DataFrame({"line": folded})}
+    turn, number = divmod(ledger.median_pass(frame), plan.traced)
+    one = json.dumps(trace.one_pass(wholes[turn], number), separators=(",", ":"))
+    little, lines = told["little"], _said(said)
+    passes = plan.turns * plan.looks
+    own = lines["pass"] < passes  # of the pictures themselves; then come the little ones'
+    samples = {f"{of}{way}_s": [[ns / 1e9 for ns in turn] for turn in taken]
+               for of, each in (("", told), (accounts.OF_LITTLE, little)) for way, taken in each["ns"].items()}  # fmt: skip
+    facts = {**{key: told[key] for key in ("cost_ns", "torch", "faults")}, "stacks": len(folded), "little_faults": little["faults"],
+             "little_rows": {"profiler": int((few["kind"] != "pass").sum()) / plan.looks, "hooks": len(little["calls"][0]),
+                             "onednn": int((~own).sum()) / passes},
+             "modules": {name: kind for name, kind, _ in told["modules"] if name}}  # fmt: skip
+    seen = int(frame["pass"].max()) + 1
+    wrong = None if seen == plan.turns * plan.traced else f"{seen} passes were traced, not {plan.turns * plan.traced}"
+    kept = {"trace": frame.drop(columns="begin_us"), "operators": operators[list(ledger.TOLD)], "one": pd.DataFrame({"json": [one]}),
+            "stacks": pd.DataFrame({"line": folded}), "calls": accounts.calls(told["calls"], told["modules"]),
+            "primitives": lines[own]}  # fmt: skip
     return Found(samples, facts, {"6 books": wrong}, kept)
 
 
-def _spoken(network: str, plan: Plan, variant: str = "eager") -> Found:
-    told, said = ask("spoken", network, threads=threads(), what=f"{network}, oneDNN", env=VERBOSE, variant=variant, warm=5,
-                     passes=plan.passes)  # fmt: skip
+def _said(said: str) -> pd.DataFrame:
     try:
-        frame = onednn.read(said.splitlines())
+        return onednn.read(said.splitlines())
     except onednn.BadVerbose as reason:
         raise Broke(str(reason)) from reason
-    return Found({"s": [ns / 1e9 for ns in told["ns"]]}, {}, {}, {"primitives": frame})
 
 
 def _file(bench: Bench, network: str) -> Path | None:
@@ -157,35 +164,31 @@ def _file(bench: Bench, network: str) -> Path | None:
 def _engine(file: Path, network: str, plan: Plan, run: Any) -> Found:
     x = np.random.default_rng(7).random((1, 3, *HW[network]), np.float32)
     try:
-        nodes, walls_us, bare_s = run(file, x, threads=threads(), passes=plan.rounds * plan.passes)
+        told = run(file, x, threads=threads(), turns=plan.turns, passes=2 * plan.looks)
     except WrongDevice as reason:
         raise Skipped(str(reason)) from reason
-    return Found({"bare_s": bare_s, "watched_s": [us / 1e6 for us in walls_us]}, {}, {}, {"nodes": nodes})
-
-
-def watching_us(traced: Mapping[str, Any]) -> float:
-    """What watching added to a pass of this trace, µs."""
-    scopes_us = 1e6 * float(np.median(traced["samples"]["scopes_s"]) - np.median(traced["samples"]["bare_s"]))
-    return ledger.watching_us(traced["facts"]["events"], traced["facts"]["tick_ns"], scopes_us)
+    return Found({"bare_s": told.bare_s, "watched_s": told.watched_s}, {"node_us": told.node_us}, {}, {"nodes": told.nodes})
 
 
 def account(s: Session, network: str) -> predictions.Account | None:
-    """What the accounts of a network say together; None where one of them is missing."""
-    traced = next((p for p in points(s.run, "traced") if p["network"] == network), None)
-    spoken = next((p for p in points(s.run, "spoken") if p["network"] == network), None)
-    if traced is None or spoken is None:
+    """What two accounts of a network say, the profiler's of operators and oneDNN's of primitives; None where it was not watched."""
+    seen, made = accounts.traced(s, network), accounts.eager(s, network)
+    if seen is None or accounts.PROFILER not in made:
         return None
-    frame = series(s.run, traced, "trace")
-    bare_us = 1e6 * float(np.median(traced["samples"]["bare_s"]))
-    watching = watching_us(traced)
-    told = ledger.onednn(frame, series(s.run, spoken, "primitives"), bare_us=bare_us, watching=watching)
-    named = {str(part): float(us) for part, us in zip(told["part"], told["us"], strict=True)}
-    primitives = {part.removeprefix("oneDNN: "): us for part, us in named.items() if part.startswith("oneDNN: ")}
-    layers = trace.modules(frame).groupby("module")["whole_us"].median()
-    roofs: dict[str, float] = {}
+    named, primitives = ({str(part): float(us) for part, us in zip(made[by]["part"], made[by]["us"], strict=True)}
+                         for by in (accounts.PROFILER, accounts.ONEDNN))  # fmt: skip
+    layers = trace.modules(series(s.run, seen, "trace")).groupby("module")["whole_us"].median()
+    return predictions.Account(float(made[accounts.PROFILER]["us"].sum()), named,
+                               {part.removeprefix("oneDNN: "): us for part, us in primitives.items()},
+                               {str(name): float(us) for name, us in layers.items()}, rates(s))  # fmt: skip
+
+
+def rates(s: Session) -> dict[str, float]:
+    """Precision → the best rate of a matrix product here, FLOP/s."""
+    found: dict[str, float] = {}
     for point in points(s.run, "product"):
-        roofs[point["precision"]] = max(roofs.get(point["precision"], 0.0), float(point["facts"]["rate"]))
-    return predictions.Account(bare_us, named, primitives, {str(name): float(us) for name, us in layers.items()}, roofs)
+        found[point["precision"]] = max(found.get(point["precision"], 0.0), float(point["facts"]["rate"]))
+    return found
 
 
 def spared(s: Session, network: str, told: predictions.Account) -> tuple[str, ...]:
@@ -209,20 +212,9 @@ def _predicted(told: predictions.Account, less: tuple[str, ...]) -> Found:
                  {"6 books": f"no time is left: {', '.join(absurd)}" if absurd else None})  # fmt: skip
 
 
-def _changed(network: str, plan: Plan, changes: tuple[str, ...], *, threads: int | None = None, batch: int = 1) -> Found:
-    told, _ = ask("timed", network, threads=threads or _all(), what=f"{network}, changed", timeout_s=900, variants=["eager", *changes],
-                  rounds=plan.rounds, passes=max(3, plan.passes // batch), warm=2, batch=batch)  # fmt: skip
+def _changed(network: str, plan: Plan, variants: tuple[str, ...]) -> Found:
+    told, said = ask("timed", network, threads=threads(), what=f"{network}, changed", timeout_s=900, env=VERBOSE, rounds=plan.rounds,
+                     variants=["eager", *variants], passes=plan.passes, warm=1, speaks=LAID_OUT)  # fmt: skip
     samples = {name: [[ns / 1e9 for ns in taken] for taken in rounds] for name, rounds in told["ns"].items()}
     facts: Mapping[str, Any] = {key: told[key] for key in ("ready_s", "failed", "answers")}
-    return Found(samples, facts, {})
-
-
-def _all() -> int:
-    return threads()
-
-
-def _weights(network: str, plan: Plan) -> Found:
-    """Two seeds, and weights so small that products are denormal, in turns: does latency depend on weights?"""
-    told, _ = ask("timed", network, threads=threads(), what=f"{network}, weights", variants=["eager", "seed 1", "denormal"],
-                  rounds=plan.rounds, passes=plan.passes, warm=2)  # fmt: skip
-    return Found({name: [[ns / 1e9 for ns in taken] for taken in rounds] for name, rounds in told["ns"].items()}, {}, {})
+    return Found(samples, facts, {}, {"primitives": _said(said)} if LAID_OUT in samples else None)

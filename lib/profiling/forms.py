@@ -27,6 +27,7 @@ from lib.vision.classifier import HW, NETWORKS
 from lib.vision.detector import WrongDevice
 
 EAGER = "PyTorch eager"
+TRAINED = ("efficientnet-lite0",)  # the answers of random weights say nothing
 WARM = 3
 REST_S = 0.05  # between engines: threads that wait for work without sleeping fall asleep
 # Name → engine, precision of the rest, which file of the classifiers.
@@ -58,7 +59,8 @@ def _forms(bench: Bench, network: str, plan: Plan) -> Found:
             made[name] = _made(bench.classifiers.file(network, form), engine, precision)
         except (WrongDevice, classifier.NotReady) as reason:
             failed[name] = str(reason)
-    agrees = {name: _agreement(infer, judged, truth) for name, infer in made.items()}
+    same = {name: _same(infer, judged, truth) for name, infer in made.items()} if network in TRAINED else {}
+    agrees = {name: float(np.mean(each)) for name, each in same.items()}
     x = np.ascontiguousarray(judged[:1])
     gc.collect()
     gc.disable()
@@ -70,7 +72,7 @@ def _forms(bench: Bench, network: str, plan: Plan) -> Found:
                 samples[name].append(_taken(made[name], x, plan.passes))
     finally:
         gc.enable()
-    return Found(samples, {"failed": failed, "agrees": agrees, "judged": len(judged)}, {})
+    return Found(samples, {"failed": failed, "agrees": agrees, "same": same, "judged": len(judged)}, {})
 
 
 def _eager(bench: Bench, network: str) -> Infer:
@@ -98,10 +100,10 @@ def _made(file: Path, engine: str, precision: Literal["f32", "bf16"]) -> Infer:
     return detector.openvino_detector(file, net_hw=HW, threads=threads(), precision=precision, canvas=False).infer
 
 
-def _agreement(infer: Infer, judged: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
-    """The share of pictures of which the first class is float32's. Of another network's weights it says nothing, and nobody quotes it."""
+def _same(infer: Infer, judged: NDArray[np.float32], truth: NDArray[np.float32]) -> list[bool]:
+    """Of which pictures the first class is float32's."""
     firsts = [int(np.array(infer(np.ascontiguousarray(judged[place : place + 1]))).argmax()) for place in range(len(judged))]
-    return float(np.mean(np.array(firsts) == truth.argmax(1)))
+    return [bool(same) for same in np.array(firsts) == truth.argmax(1)]
 
 
 def _taken(infer: Infer, x: NDArray[np.float32], passes: int) -> list[float]:

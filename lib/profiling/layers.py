@@ -53,27 +53,40 @@ def stage(name: str) -> str:
 
 
 def timed(layers: pd.DataFrame, modules: pd.DataFrame, primitives: pd.DataFrame | None) -> pd.DataFrame:
-    """`layers` with "profiler_us", and "onednn_us" of its computing alone: medians over passes.
-
-    oneDNN names no layers: its convolutions come in the order of ours, and their sizes have to be the same. Raises ValueError otherwise.
-    """
+    """`layers` with "profiler_us", and "onednn_us" of its computing alone: medians over passes. Raises ValueError (`places`)."""
     by_name = modules.groupby("module")["whole_us"].median()
     told = layers.assign(profiler_us=layers["layer"].map(by_name))
-    return told if primitives is None else told.assign(onednn_us=np.array(_in_order(layers, primitives), float))
-
-
-def _in_order(layers: pd.DataFrame, primitives: pd.DataFrame) -> list[float | None]:
+    if primitives is None:
+        return told
     convolutions = primitives[primitives["primitive"] == "convolution"]
-    taken = convolutions.groupby("pass")["us"].apply(list)
-    ours = layers[layers["kind"] == "Conv2d"]
-    problems = convolutions[convolutions["pass"] == convolutions["pass"].iloc[0]]["problem"].tolist()
-    if len(problems) != len(ours):
-        raise ValueError(f"oneDNN computed {len(problems)} convolutions, the network has {len(ours)}")
-    for problem, flop, name in zip(problems, ours["flop"], ours["layer"], strict=True):
-        if 2 * onednn.macs(problem) != flop:
-            raise ValueError(f"{name} has {flop} FLOP, oneDNN's convolution in its place has {2 * onednn.macs(problem)}")
-    medians = iter(np.median(np.array(taken.tolist()), axis=0).tolist())
-    return [next(medians) if kind == "Conv2d" else None for kind in layers["kind"]]
+    us = convolutions["us"].groupby(convolutions.groupby("pass").cumcount()).median()
+    return told.assign(onednn_us=np.array([None if at is None else us[at] for at in places(layers, primitives)], float))
+
+
+def places(layers: pd.DataFrame, primitives: pd.DataFrame) -> list[int | None]:
+    """Of each layer: which of a pass' convolutions by oneDNN it is; None for one that PyTorch computes without it.
+
+    oneDNN names no layers: its convolutions come in the order of ours, and have the same shapes. PyTorch does without it where it has one
+    thread, one picture and a filter of 1×1. Raises ValueError for a convolution of oneDNN's that no layer is left for.
+    """
+    convolutions = primitives[primitives["primitive"] == "convolution"]
+    said = [_shape(problem) for problem in convolutions.loc[convolutions["pass"] == convolutions["pass"].min(), "problem"]]
+    told, at = list[int | None](), 0
+    for kind, shape in zip(layers["kind"], layers["shape"], strict=True):
+        here = kind == "Conv2d" and at < len(said) and shape == said[at]
+        told.append(at if here else None)
+        at += here
+    if at < len(said):
+        raise ValueError(f"oneDNN's convolution number {at + 1} of {len(said)} ({said[at]}) is no layer of the network")
+    return told
+
+
+def _shape(problem: str) -> str:
+    """oneDNN's words for a convolution as `shape_of` has them."""
+    at = onednn.convolution(problem)
+    stride = f", ÷ {at['sh']}" if at["sh"] > 1 else ""
+    groups = f", {at['g']} groups" if at["g"] > 1 else ""
+    return f"{at['kh']}×{at['kw']}, {at['ic']} → {at['oc']}, {at['oh']}×{at['ow']}{stride}{groups}"
 
 
 def engine_us(layers: pd.DataFrame, nodes: pd.DataFrame, *, convolutions: str = "Conv") -> list[float | None]:

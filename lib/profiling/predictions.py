@@ -35,7 +35,7 @@ class Account:
     @property
     def between(self) -> float:
         """Dispatch, Python, allocation: what one thread does however many there are."""
-        return self.part("between operators") + self.part("around oneDNN, in the operators that call it")
+        return self.part("between operators") + self.primitive("around primitives, inside an operator")
 
 
 @dataclass(frozen=True, slots=True)

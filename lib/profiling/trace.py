@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,16 @@ def tidy(told: Mapping[str, Any]) -> pd.DataFrame:
             rows[parent][4] -= end - begin
         open_.append(len(rows) - 1)
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Several traces as one: passes are counted on, rows point at the same rows."""
+    told, rows, passes = list[pd.DataFrame](), 0, 0
+    for frame in frames:
+        parent = frame["parent"].where(frame["parent"] < 0, frame["parent"] + rows)
+        told.append(frame.assign(parent=parent, **{"pass": frame["pass"] + passes}))
+        rows, passes = rows + len(frame), passes + int(frame["pass"].max()) + 1
+    return pd.concat(told, ignore_index=True)
 
 
 def modules(frame: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,15 @@ import pandas as pd
 
 from lib import stats
 from lib.measured import points, series
-from lib.profiling import breakdown, ledger, onednn, predictions, roofline, trace
+from lib.profiling import accounts, ledger, networks, onednn, predictions, ranking, roofline, trace
 from lib.profiling import layers as of_layers
-from lib.profiling.forms import speeds
+from lib.profiling.forms import TRAINED, speeds
 from lib.profiling.predictions import Prediction
 from lib.profiling.roofline import Roof
 from lib.profiling.session import Session
 
-WAYS = {"bare": "nobody looks", "scopes": "a scope for each module, nobody listens", "profiler": "torch.profiler, operators",
-        "whole": "torch.profiler, scopes and shapes"}  # fmt: skip
+WAYS = {"bare": "nobody looks", "profiler": "torch.profiler, operators", "whole": "torch.profiler, scopes of modules and shapes",
+        "hooks": "two stamps a module", "onednn": "a line of oneDNN for each primitive"}  # fmt: skip
 
 
 def point(s: Session, what: str, network: str, **more: Any) -> dict[str, Any] | None:
@@ -28,8 +29,7 @@ def point(s: Session, what: str, network: str, **more: Any) -> dict[str, Any] | 
 
 def bare_us(s: Session, network: str) -> float | None:
     """A pass that nobody looks at, µs: the median."""
-    told = point(s, "traced", network)
-    return None if told is None else 1e6 * float(np.median(told["samples"]["bare_s"]))
+    return accounts.bare_us(s, network)
 
 
 def frame(s: Session, network: str) -> pd.DataFrame | None:
@@ -39,18 +39,7 @@ def frame(s: Session, network: str) -> pd.DataFrame | None:
 
 def ledgers(s: Session, network: str) -> dict[str, pd.DataFrame]:
     """Account → part, n, us, share of the unwatched time, the last row what it does not explain. Those that were measured."""
-    told, found = point(s, "traced", network), dict[str, pd.DataFrame]()
-    if told is not None:
-        seen, bare = series(s.run, told, "trace"), 1e6 * float(np.median(told["samples"]["bare_s"]))
-        watching = breakdown.watching_us(told)
-        found["torch.profiler"] = ledger.profiler(seen, bare_us=bare, watching=watching)
-        if (spoken := point(s, "spoken", network)) is not None:
-            found["oneDNN"] = ledger.onednn(seen, series(s.run, spoken, "primitives"), bare_us=bare, watching=watching)
-    for engine in ("ONNX Runtime", "OpenVINO"):
-        if (one := point(s, "engine", network, engine=engine)) is not None:
-            walls = [1e6 * wall for wall in one["samples"]["watched_s"]]
-            found[engine] = ledger.engine(series(s.run, one, "nodes"), walls, bare_us=1e6 * float(np.median(one["samples"]["bare_s"])))
-    return found
+    return accounts.eager(s, network) | accounts.engines(s, network)
 
 
 def shown(told: pd.DataFrame | None) -> pd.DataFrame:
@@ -66,23 +55,27 @@ def shown(told: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def modules(s: Session, network: str) -> pd.DataFrame:
-    """module, whole_us: medians over passes, in the order of computing."""
+    """module, whole_us: medians over passes, in the order of computing; modules are named as by `staged`."""
     seen = frame(s, network)
     if seen is None:
         return pd.DataFrame(columns=["module", "whole_us"])
-    return trace.modules(seen).groupby("module", sort=False)["whole_us"].median().reset_index()
+    told = trace.modules(seen).groupby("module", sort=False)["whole_us"].median().reset_index()
+    return told.assign(module=told["module"].map(staged))
 
 
-def closes(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """A row an account: what it comes to, what a pass takes unwatched, what it does not explain."""
-    rows = []
-    for name, told in found.items():
-        if name == "oneDNN":
-            continue  # what lies outside of it is the profiler's: the two close together
+def closes(s: Session, network: str) -> pd.DataFrame:
+    """A row an account: what it comes to, what a pass takes unwatched, by how much watching made it longer, and should have by what it
+    costs apart, which was taken off; what is not explained."""
+    rows, longer = [], accounts.watching(s, network)
+    for name, told in ledgers(s, network).items():
         whole = float(told["us"].sum())
         off = ledger.unexplained(told)
-        rows.append({"account": name, "rows": len(told) - 1, "adds up to, ms": (whole - float(told["us"].iloc[-1])) / 1e3,
-                     "unwatched, ms": whole / 1e3, "not explained": f"{off:+.1%}", "closes": abs(off) <= ledger.TOLERANCE})  # fmt: skip
+        engine = name if name in accounts.ENGINES else "PyTorch, eager"
+        adds, apart = longer[name]
+        rows.append({"account": name, "of": engine, "adds up to, ms": (whole - float(told["us"].iloc[-1])) / 1e3,
+                     "unwatched, ms": whole / 1e3, "watching adds": f"{adds.value:+.1%}",
+                     "95 %": None if adds.lo is None else f"{adds.lo:+.1%} to {adds.hi:+.1%}",
+                     "taken off": f"{apart:.1%}", "not explained": f"{off:+.1%}", "closes": abs(off) <= ledger.TOLERANCE})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -90,14 +83,25 @@ def looking(s: Session, network: str) -> pd.DataFrame:
     """What looking costs: a row a way, ms, the interval, × the unwatched."""
     if (told := point(s, "traced", network)) is None:
         return pd.DataFrame()
-    bare = told["samples"]["bare_s"]
+    bare = accounts.flat(told["samples"]["bare_s"])
     rows = []
     for way, said in WAYS.items():
-        taken = told["samples"][f"{way}_s"]
+        taken = accounts.flat(told["samples"].get(f"{way}_s", []))
         middle, times = stats.median(taken), stats.ratio(taken, bare)
         if middle and times:
             rows.append({"looked at by": said, "ms": middle.value * 1e3, "lo": _ms(middle.lo), "hi": _ms(middle.hi), "×": times.value})
     return pd.DataFrame(rows)
+
+
+def pages(s: Session, network: str) -> pd.DataFrame:
+    """A row a way of looking: pages that a pass touches first (the system has to find and empty them), what they take, of a pass."""
+    told, bare = point(s, "traced", network), bare_us(s, network)
+    if told is None or bare is None or "faults" not in told["facts"]:
+        return pd.DataFrame()
+    each_us = accounts.page_us(told)
+    touched = {way: round(float(np.median(told["facts"]["faults"][way]))) for way in WAYS}
+    return pd.DataFrame([{"looked at by": WAYS[way], "pages": n, "µs each": each_us, "ms": n * each_us / 1e3, "share": n * each_us / bare}
+                         for way, n in touched.items()])  # fmt: skip
 
 
 def layers(s: Session, network: str) -> pd.DataFrame:
@@ -105,43 +109,45 @@ def layers(s: Session, network: str) -> pd.DataFrame:
     counted, seen = point(s, "counted", network), frame(s, network)
     if counted is None or seen is None:
         return pd.DataFrame(columns=[*of_layers.COLUMNS, "profiler_us"])
-    spoken = point(s, "spoken", network)
     told = of_layers.timed(of_layers.table(counted["facts"]["layers"]), trace.modules(seen),
-                           None if spoken is None else series(s.run, spoken, "primitives"))  # fmt: skip
+                           accounts.primitives(s, accounts.traced(s, network)))  # fmt: skip
     for engine, kind in (("ONNX Runtime", "Conv"), ("OpenVINO", "Convolution")):
         if (one := point(s, "engine", network, engine=engine)) is not None:
             told[f"{engine}_us"] = np.array(of_layers.engine_us(told, series(s.run, one, "nodes"), convolutions=kind), float)
     return told
 
 
+def ranked(s: Session, network: str) -> pd.DataFrame:
+    """The convolutions with every account's µs of the whole layer (ranking.table); empty where the network was not watched in turns."""
+    told, counted = accounts.traced(s, network), point(s, "counted", network)
+    if told is None or counted is None or "calls" not in told["facts"]["series"]:
+        return pd.DataFrame()
+    nodes = {one["engine"]: series(s.run, one, "nodes") for one in points(s.run, "engine") if one["network"] == network}
+    return ranking.table(of_layers.table(counted["facts"]["layers"]), trace.modules(series(s.run, told, "trace")),
+                         series(s.run, told, "calls"), series(s.run, told, "primitives"), nodes)  # fmt: skip
+
+
 def top(told: pd.DataFrame, n: int = 5) -> pd.DataFrame:
     """The layers that take longest by the profiler, and each account's rank of them."""
     if not len(told):
         return pd.DataFrame()
-    accounts = _accounts(told)
-    ranks = told[accounts].rank(ascending=False)
-    first = told.assign(rank=ranks["profiler_us"]).nsmallest(n, "rank")
-    share = first["profiler_us"] / told["profiler_us"].sum()
-    rows = {"layer": first["layer"].map(short), "what": first["shape"], "ms": first["profiler_us"] / 1e3,
-            "of all layers": share.map(_percent)}  # fmt: skip
-    return pd.DataFrame({**rows, **{f"rank by {name.removesuffix('_us')}": ranks.loc[first.index, name] for name in accounts}})
-
-
-def agreement(told: pd.DataFrame, n: int = 5) -> dict[str, Any]:
-    """How many of the top layers by the profiler each other account has among its own: the fewest, and whose."""
-    accounts = [name for name in _accounts(told) if name != "profiler_us" and told[name].notna().any()]
-    if not len(told) or not accounts:
-        return dict.fromkeys(("fewest", "whose", "n"))
-    ours = set(of_layers.top(told, "profiler_us", n))
-    same = {name.removesuffix("_us"): len(ours & set(of_layers.top(told, name, n))) for name in accounts}
-    whose = min(same, key=lambda name: same[name])
-    return {"fewest": same[whose], "whose": whose, "n": n}
+    names = ranking.accounts(told)
+    ranks = told[names].rank(ascending=False)
+    first = told.nlargest(n, names[0])
+    return pd.DataFrame({"layer": first["layer"].map(short), "what": first["shape"], "ms": first[names[0]] / 1e3,
+                         ranking.WEIGHTS: first[ranking.WEIGHTS],
+                         **{f"rank by {name}": ranks.loc[first.index, name] for name in names}})  # fmt: skip
 
 
 def short(name: str) -> str:
     """A module's name without what all of them begin with."""
-    return name.replace("resnet.encoder.stages.", "stage ").replace("resnet.embedder.embedder", "stem").replace(".layers.", ".").replace(
-        ".convolution", "").replace(".layer.", " conv ")  # fmt: skip
+    stemmed = staged(name).replace("resnet.encoder.", "").replace("resnet.embedder.embedder", "stem").replace(".convolution", "")
+    return stemmed.replace(".layers.", ".").replace(".layer.", " conv ")
+
+
+def staged(name: str) -> str:
+    """A module's name with stages counted from one, as in the paper and in `of_layers.stage`."""
+    return re.sub(r"encoder\.stages\.(\d)", lambda found: f"encoder.stage {int(found[1]) + 1}", name)
 
 
 def roof(s: Session, told: pd.DataFrame) -> Roof | None:
@@ -177,22 +183,24 @@ def stages(s: Session, network: str) -> pd.DataFrame:
                          "GFLOP": by["flop"] / 1e9, "GFLOP/s": by["flop"] / by["us"] / 1e3})  # fmt: skip
 
 
+def changed(s: Session, network: str) -> dict[str, Any] | None:
+    """The point of eager and what was changed of it, in turns."""
+    return next((p for p in points(s.run, "changed") if p["network"] == network and len(p["samples"]) > 1), None)
+
+
 def predicted(s: Session, network: str) -> pd.DataFrame:
     """Each prediction beside what was measured after it; empty where none was registered."""
     if (told := point(s, "predicted", network)) is None:
         return pd.DataFrame()
     made = [Prediction(**one) for one in told["facts"]["predictions"]]
-    measured: dict[str, float] = {}
-    beside: dict[str, float] = {}
+    measured, beside = dict[str, float](), dict[str, float]()
     for one in (p for p in points(s.run, "changed") if p["network"] == network):
         medians = {name: 1e6 * float(np.median([np.median(r) for r in rounds])) for name, rounds in one["samples"].items()}
-        if one["batch"] > 1:
-            measured[f"batch {one['batch']:.0f}"] = medians["eager"]
-        elif len(one["samples"]) == 1:
-            measured["one thread"] = medians["eager"]
-        else:
-            measured |= medians
-            beside |= dict.fromkeys(medians, medians["eager"])
+        if len(medians) == 1:  # runs before way 3: more pictures and one thread were points of their own
+            measured[networks.ONE_THREAD if one["batch"] == 1 else f"batch {one['batch']:.0f}"] = medians["eager"]
+            continue
+        measured |= medians
+        beside |= dict.fromkeys(medians, medians["eager"])
     return predictions.judged(made, measured, told["facts"]["whole_us"], beside)
 
 
@@ -207,16 +215,17 @@ def foretold(found: pd.DataFrame) -> pd.DataFrame:
     if not len(found):
         return found
     off = found["off"].map(lambda value: None if pd.isna(value) else f"{value:+.0%}")
-    names = found["change"].str.replace("resnet.encoder.stages.", "stage ")
-    return found.drop(columns=["speed-up expected"]).assign(change=names, off=off)
+    return found.drop(columns=["speed-up expected"]).assign(change=found["change"].map(short), off=off)
 
 
 def layouts(s: Session, network: str) -> pd.DataFrame:
     """layout, primitive, n, ms, implementation: what oneDNN does for pictures channel by channel, and pixel by pixel."""
     rows = []
-    for layout, told in (("channel by channel", point(s, "spoken", network)), ("channels_last", point(s, "spoken again", network))):
+    again = point(s, "spoken again", network) or changed(s, network)
+    for layout, told in (("channel by channel", accounts.primitives(s, accounts.traced(s, network))),
+                         ("channels_last", accounts.primitives(s, again))):  # fmt: skip
         if told is not None:
-            sums = onednn.sums(series(s.run, told, "primitives"))
+            sums = onednn.sums(told)
             rows += [{"layout": layout, "primitive": one["primitive"], "n": int(one["n"]), "ms": one["us"] / 1e3,
                       "mostly by": one["implementation"]} for one in sums.to_dict("records")]  # fmt: skip
     return pd.DataFrame(rows)
@@ -224,16 +233,17 @@ def layouts(s: Session, network: str) -> pd.DataFrame:
 
 def changes(s: Session, network: str) -> pd.DataFrame:
     """Each change against eager in the same rounds: ms, ×, its interval, the answers' distance, seconds until it was ready."""
-    one = next((p for p in points(s.run, "changed") if p["network"] == network and p["batch"] == 1 and len(p["samples"]) > 1), None)
-    if one is None:
+    if (one := changed(s, network)) is None:
         return pd.DataFrame()
     eager = [float(np.median(r)) for r in one["samples"]["eager"]]
     rows = []
     for name, rounds in one["samples"].items():
+        if networks.besides(name):
+            continue  # it asks for more pictures or other weights
         medians = [float(np.median(r)) for r in rounds]
         times = stats.mean([a / b for a, b in zip(eager, medians, strict=True)])
         off = one["facts"]["answers"].get(name, {}).get("off")
-        rows.append({"change": name.replace("resnet.encoder.stages.", "stage "), "ms": 1e3 * float(np.median(medians)),
+        rows.append({"change": short(name), "ms": 1e3 * float(np.median(medians)),
                      "×": times and times.value, "lo": times and times.lo, "hi": times and times.hi, "answers off by": off,
                      "ready after, s": one["facts"]["ready_s"][name]})  # fmt: skip
     return pd.DataFrame(rows)
@@ -243,18 +253,19 @@ def forms(s: Session) -> pd.DataFrame:
     """A row a network and form: ms, × eager PyTorch with its interval, the share of first classes that are float32's."""
     rows = []
     for told in points(s.run, "forms"):
+        agrees = told["facts"]["agrees"] if told["network"] in TRAINED else {}
         for name, (mine, eager) in speeds(told).items():
             times = stats.mean([a / b for a, b in zip(eager, mine, strict=True)])
-            seen = told["network"] != "resnet50"
             rows.append({"network": told["network"], "form": name, "ms": 1e3 * float(np.median(mine)), "×": times and times.value,
                          "lo": times and times.lo, "hi": times and times.hi,
-                         "first class as float32's": told["facts"]["agrees"][name] if seen else None})  # fmt: skip
+                         "first class as float32's": agrees.get(name)})  # fmt: skip
     return pd.DataFrame(rows, columns=["network", "form", "ms", "×", "lo", "hi", "first class as float32's"])
 
 
 def weights(s: Session, network: str) -> dict[str, Any]:
     """Whether latency depends on weights: another seed against the first, and denormal products against both."""
-    if (told := point(s, "weights", network)) is None:
+    told = point(s, "weights", network) or changed(s, network)
+    if told is None or "denormal" not in told["samples"]:
         return dict.fromkeys(("seed", "seed_lo", "seed_hi", "denormal"))
     rounds = {name: [float(np.median(taken)) for taken in each] for name, each in told["samples"].items()}
     other, slow = (stats.mean([a / b for a, b in zip(rounds[name], rounds["eager"], strict=True)]) for name in ("seed 1", "denormal"))

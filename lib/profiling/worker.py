@@ -1,4 +1,4 @@
-"""A network in PyTorch: timed, traced, counted, spoken of by oneDNN. `-m lib.profiling.worker ASKED.json ANSWER.json`, one job a process.
+"""A network in PyTorch: timed, watched, counted. `-m lib.profiling.worker ASKED.json ANSWER.json`, one job a process.
 
 Runs on the packages of the network's own environment, so it imports nothing of ours that needs more. Counting FLOPs replaces operators,
 tracing slows them: each has a process of its own, and no time of one is quoted from another.
@@ -6,162 +6,97 @@ tracing slows them: each has a process of its own, and no time of one is quoted 
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
-from lib.profiling import networks
-from lib.profiling.words import END, PASS, SCOPE
+from lib.profiling import cuda, networks, sweeper
+from lib.profiling.watcher import marked, scopes, taken, watched
+from lib.profiling.words import PASS
 
-
-def _taken(infer: Callable[[], Any], passes: int) -> list[int]:
-    taken = []
-    for _ in range(passes):
-        began_ns = perf_counter_ns()
-        infer()
-        taken.append(perf_counter_ns() - began_ns)
-    return taken
+SLOW = 20  # times the first variant: denormal products take 58 on some processors, and no other change comes near
 
 
 def timed(asked: dict[str, Any]) -> dict[str, Any]:
-    """`variants` in turn, `passes` each, in `rounds`: ns by name and round. A pause of `warm` passes before each turn is not timed.
+    """`variants` in turn, `passes` pictures each, in `rounds`: ns by name and round. `warm` passes before each turn are not timed.
 
+    On a processor one that takes SLOW times as long as the first has one pass a turn and none before it: so do denormal products, on some.
     `answers`: by how much each differs from the first, as a share of its largest value, and the share of equal first classes.
+    `speaks`: the variant of which oneDNN then says on standard output what it does, between marks.
+    On a GPU ns are by its own clock, with its other ways of timing beside them, `clock` and `facts`.
     """
+    import torch
+
+    plain = networks.network(asked)
     made: dict[str, Callable[[], Any]] = {}
     ready_s: dict[str, float] = {}
     failed: dict[str, str] = {}
     for name in asked["variants"]:
         try:
-            made[name], ready_s[name] = networks.variant(asked, name)
+            made[name], ready_s[name] = networks.variant(asked, name, plain)
         except (RuntimeError, KeyError, AttributeError) as reason:
             failed[name] = f"{type(reason).__name__}: {str(reason).splitlines()[0] if str(reason) else ''}"
     first = next(iter(made))
     whole = networks.answer(made[first]()).float()
-    answers = {}
+    on_gpu = asked.get("device", "cpu") != "cpu"
+    answers, slow = {}, set[str]()
+    (usual_ns,) = taken(made[first], 1)
     for name, infer in made.items():
+        began_ns = perf_counter_ns()
         told = networks.answer(infer()).float()
+        if not on_gpu and perf_counter_ns() - began_ns > SLOW * usual_ns:
+            slow.add(name)
         if told.shape == whole.shape:
             same = float((told.argmax(1) == whole.argmax(1)).float().mean()) if told.ndim == 2 else None
             answers[name] = {"off": float((told - whole).abs().max() / whole.abs().max()), "same": same}
+    ways = cuda.ways() if on_gpu else {"ns": taken}
+    more = {"clock": cuda.warmed(made[next(iter(made))]), "facts": cuda.facts()} if on_gpu else {}
     gc.collect()
     gc.disable()
-    ns: dict[str, list[list[int]]] = {name: [] for name in made}
+    ns: dict[str, dict[str, list[list[int]]]] = {way: {name: [] for name in made} for way in ways}
     for turn in range(asked["rounds"]):
         for name in list(made) if turn % 2 == 0 else list(reversed(made)):
-            _taken(made[name], asked["warm"])
-            ns[name].append(_taken(made[name], asked["passes"]))
-    return {"ns": ns, "ready_s": ready_s, "failed": failed, "answers": answers}
-
-
-@contextlib.contextmanager
-def scopes(model: Any) -> Iterator[None]:
-    """Each module's forward as a scope of its name in the trace."""
-    import torch
-
-    names = {layer: name for name, layer in model.named_modules() if name}
-    open_: list[Any] = []
-
-    def before(layer: Any, _: Any) -> None:
-        if (name := names.get(layer)) is not None:
-            open_.append(torch.profiler.record_function(SCOPE + name))
-            open_[-1].__enter__()
-
-    def after(layer: Any, _: Any, __: Any) -> None:
-        if layer in names:
-            open_.pop().__exit__(None, None, None)
-
-    hooks = [torch.nn.modules.module.register_module_forward_pre_hook(before),
-             torch.nn.modules.module.register_module_forward_hook(after)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def traced(asked: dict[str, Any]) -> dict[str, Any]:
-    """The network under torch.profiler: its trace to `trace`, stacks to `stacks`; ns of passes with each way of looking, in turns.
-
-    "bare": nothing looks. "scopes": modules are scopes, nobody listens. "profiler": operators alone. "whole": scopes and shapes, which is
-    what the trace is of. "events": how many events a pass of the whole has. "tick_ns": of an operator that does nothing, bare and seen.
-    """
-    import torch
-
-    model, x = networks.network(asked), networks.images(asked)
-    if asked.get("folded"):
-        networks.folded(model)
-    names = {layer: name for name, layer in model.named_modules()}
-
-    def infer() -> Any:
-        with torch.no_grad():
-            return model(x)
-
-    def profiled(**more: Any) -> Any:
-        return torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], **more)
-
-    _taken(infer, asked["warm"])
-    ns: dict[str, list[int]] = {"bare": [], "scopes": [], "profiler": [], "whole": []}
-    gc.collect()
-    gc.disable()
-    seen: Any = None
-    for _ in range(asked["rounds"]):
-        ns["bare"] += _taken(infer, asked["passes"])
-        with scopes(model):
-            ns["scopes"] += _taken(infer, asked["passes"])
-        with profiled():
-            infer()
-            ns["profiler"] += _taken(infer, asked["passes"])
-        seen = profiled(record_shapes=True)
-        with scopes(model), seen:
-            infer()
+            batch = int((networks.besides(name) or {}).get("batch", 1))
+            for way, take in ways.items():
+                take(made[name], 0 if name in slow else -(-asked["warm"] // batch))
+                ns[way][name].append(take(made[name], 1 if name in slow else -(-asked["passes"] // batch)))
+    if asked.get("speaks") in made:
+        with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
             for _ in range(asked["passes"]):
-                with torch.profiler.record_function(PASS):
-                    ns["whole"] += _taken(infer, 1)
-    seen.export_chrome_trace(asked["trace"])
-    verbose = torch._C._profiler._ExperimentalConfig(verbose=True)  # without it there are no stacks to export
-    with profiled(with_stack=True, experimental_config=verbose) as stacked:
-        for _ in range(3):
-            infer()
-    stacked.export_stacks(asked["stacks"], "self_cpu_time_total")
-    events = sum(event.count for event in seen.key_averages()) / (asked["passes"] + 1)
-    tick = torch.ones(1)
-
-    def ticks() -> int:
-        began_ns = perf_counter_ns()
-        for _ in range(2_000):
-            tick.add_(1.0)
-        return (perf_counter_ns() - began_ns) // 2_000
-
-    with torch.no_grad():
-        bare = sorted(ticks() for _ in range(9))[4]
-        with profiled(record_shapes=True):
-            watched = sorted(ticks() for _ in range(9))[4]
-    kinds = {name: type(layer).__name__ for layer, name in names.items() if name}
-    return {"ns": ns, "events": events, "tick_ns": {"bare": bare, "seen": watched}, "modules": kinds, "torch": torch.__version__}
+                marked(made[asked["speaks"]])
+    return {**ns, "ready_s": ready_s, "failed": failed, "answers": answers, **more}
 
 
-def spoken(asked: dict[str, Any]) -> dict[str, Any]:
-    """Passes of which oneDNN says on standard output what it did (ONEDNN_VERBOSE=profile_exec, set by who starts us); ns of each.
+def swept(asked: dict[str, Any]) -> dict[str, Any]:
+    """sweeper.py's rows of a `variant` on growing batches; on a GPU with what is to be known of it."""
+    load, meter = sweeper.loader(asked)
+    rows = sweeper.swept(asked, load, meter)
+    return {"rows": rows, "facts": {**cuda.facts(), "clock": meter.clock} if isinstance(meter, cuda.Meter) else {}}
 
-    Its lines and ours go through C's buffer, so that they stay in order.
+
+def kernels(asked: dict[str, Any]) -> dict[str, Any]:
+    """`passes` of a `variant` on the GPU, bare and then with a trace of modules, calls and kernels to `trace`: ns of both, clock, facts.
+
+    A pass' scope ends when the GPU is done with it.
     """
-    libc = ctypes.CDLL(None)
-    infer, _ = networks.variant(asked, asked["variant"])
-    _taken(infer, asked["warm"])
-    ns = []
-    for _ in range(asked["passes"]):
-        libc.puts(PASS.encode())
-        ns += _taken(infer, 1)
-    libc.puts(END.encode())
-    libc.fflush(None)
-    return {"ns": ns}
+    import torch
+
+    made = networks.made(asked, asked["variant"])
+    infer, _ = networks.ready(made, networks.images(asked))
+    clock, kinds = cuda.warmed(infer), torch.profiler.ProfilerActivity
+    bare, told = cuda.walls(infer, asked["passes"]), list[int]()
+    with scopes(made.network), torch.profiler.profile(activities=[kinds.CPU, kinds.CUDA]) as seen:
+        infer()  # the first that is watched takes longer
+        torch.cuda.synchronize()
+        for _ in range(asked["passes"]):
+            with torch.profiler.record_function(PASS):
+                told += cuda.walls(infer, 1)
+    seen.export_chrome_trace(asked["trace"])
+    return {"bare_ns": bare, "traced_ns": told, "clock": clock, "facts": cuda.facts()}
 
 
 def counted(asked: dict[str, Any]) -> dict[str, Any]:
@@ -204,7 +139,8 @@ def _macs(layer: Any, told: Any) -> int:
     return int(told.numel() * layer.in_features) if isinstance(layer, torch.nn.Linear) else 0
 
 
-JOBS = {"timed": timed, "traced": traced, "spoken": spoken, "counted": counted}
+JOBS = {"timed": timed, "watched": watched, "counted": counted, "swept": swept, "kernels": kernels}
+
 
 def main(asked_path: str, answer_path: str) -> None:
     import torch

@@ -20,9 +20,9 @@ PARTS = ("**Means:**", "**Confirm:**", "**Do:**", "**Not:**")
 
 def test_the_catalogue_is_whole() -> None:
     assert [one.name for one in alerts.ALERTS] == [
-        "TargetDown", "TargetMissing", "ErrorBurst", "SilentFailure", "EngineStalled", "QueueGrowing", "TtftRegression", "ThroughputDrop",
-        "KvCacheFull", "TokenCostSpike", "ScoreDrift", "ModelVersionUnexpected", "CameraDown", "GpuThrottled", "HostCpuSaturated",
-        "HostMemoryLow", "Watchdog"]  # fmt: skip
+        "TargetDown", "TargetMissing", "ErrorBurst", "SilentFailure", "ClientErrors", "EngineStalled", "QueueGrowing", "TtftRegression",
+        "ThroughputDrop", "KvCacheFull", "TokenCostSpike", "PrefixCacheLost", "ScoreDrift", "ModelVersionUnexpected", "CameraDown",
+        "GpuThrottled", "HostCpuSaturated", "HostMemoryLow", "MemoryGrowing", "Watchdog"]  # fmt: skip
     assert len(RULES) == len(alerts.ALERTS) + 24, "each in one group, and the burn of six objectives in four windows"
 
 

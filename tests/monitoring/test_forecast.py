@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pytest import approx
 
-from lib.monitoring import alerts, config, forecast
+from lib.home import ROOT
+from lib.monitoring import alerts, config, deploys, forecast, spec
 from lib.monitoring.faults import SCENARIOS, USUAL, named
 from lib.monitoring.timing import DRILL, PRODUCTION
 
@@ -29,10 +30,23 @@ def test_there_are_faults_and_controls_enough_and_no_two_of_a_name() -> None:
 @pytest.mark.parametrize(("alert", "says"), [
     ("ErrorBurst", f"> {forecast.BURSTING} "), ("SilentFailure", f"> {forecast.SILENT} "), ("SilentFailure", f">= {forecast.FEWEST}"),
     ("HostCpuSaturated", f"> {forecast.PRESSED} "), ("TokenCostSpike", f"> {forecast.DEARER:g} *"), ("QueueGrowing", "[5m]) > 4"),
-    ("ScoreDrift", f"> {forecast.SHIFTED}"),
+    ("ScoreDrift", f"> {forecast.SHIFTED}"), ("ClientErrors", f"> {forecast.INVALID} "), ("ClientErrors", f">= {forecast.FEWEST_INVALID}"),
+    ("PrefixCacheLost", f"< {forecast.UNCACHED} *"), ("MemoryGrowing", f"+ {deploys.GROWN_BYTES:.1e}".replace("e+0", "e")),
 ])  # fmt: skip
 def test_thresholds_are_those_of_the_rules(alert: str, says: str) -> None:
     assert says in next(one.expr for one in alerts.ALERTS if one.name == alert)
+
+
+def test_the_objective_of_frames_is_the_one_that_is_promised() -> None:
+    promised = {slo.alert: float(slo.objective) / 100 for slo in spec.load(ROOT / "monitoring" / "slo")}
+    assert promised.pop("RetailFreshnessBudgetBurn") == approx(forecast.FRESH) and set(promised.values()) == {forecast.OBJECTIVE}
+
+
+def test_the_more_cameras_the_sooner_their_frames_are_most_of_an_hour_s() -> None:
+    """Of 160 frames a second 120 are not looked at: with 5 a second before, 0.67 s of them are 36 % of 24 s; and a scrape until there is
+    a rate."""
+    told = forecast.of(named("many cameras"), DRILL)
+    assert told is not None and told["at_s"] == approx(0.5 + 0.36 * 120 / (120 - 0.36 * 155) + 0.5 + 0.2)
 
 
 def test_the_burn_of_an_outage_is_the_formula_and_the_way_to_the_receiver() -> None:

@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.monitoring import load
+from lib.monitoring import asks, load
 from lib.monitoring.asks import Answer, Ask
 from lib.monitoring.load import DEFAULT, MOST_BURST, MOST_RATE, Flow, Load
 
@@ -56,7 +56,7 @@ async def loaded(log: io.StringIO) -> AsyncIterator[tuple[TestClient[web.Request
     app.router.add_post("/score", gateway.score)
     app.router.add_post("/speak", gateway.speak)
     makers = {"fraud": lambda *_: Ask("/score", b"one", "application/json"),
-              "llm": lambda prompt, output: Ask("/speak", f"{prompt} {output}".encode(), "application/json", streamed=True)}  # fmt: skip
+              "llm": lambda *asked: Ask("/speak", " ".join(map(str, asked)).encode(), "application/json", streamed=True)}
     async with (TestServer(app, handler_cancellation=True) as behind,
                 TestClient(TestServer(Load(f"http://127.0.0.1:{behind.port}", log, makers).app())) as client):  # fmt: skip
         yield client, gateway
@@ -113,6 +113,31 @@ def test_a_stream_is_stamped_at_its_first_and_last_token() -> None:
     assert sent + 0.02 <= first < first + 0.01 < last < last + 0.02 < done
 
 
+def test_every_so_many_a_body_is_cut_off() -> None:
+    async def course() -> list[bytes]:
+        async with loaded(io.StringIO()) as (client, gateway):
+            await planned(client, fraud={"rate": 0, "cut_every": 3}, llm={"rate": 0}, burst={"fraud": 6, "llm": 2})
+            await asyncio.sleep(0.3)
+            await planned(client, fraud={"cut_every": 0}, burst={"fraud": 2})
+            await asyncio.sleep(0.1)
+            return gateway.heard
+
+    assert sorted(asyncio.run(course())) == [b"o", b"o", *[b"one"] * 6]
+
+
+def test_prompts_begin_alike_or_not() -> None:
+    """Of prose whose tokens are numbered: two that share three tokens, and two that share none of the beginning."""
+    words = asks.llm_of(list(range(1000, 2000)), seed=1)
+
+    def prompts(shared: int) -> list[list[int]]:
+        return [json.loads(words(8, 2, shared).body)["prompt"] for _ in range(2)]
+
+    alike, apart = prompts(3), prompts(0)
+    assert [len(one) for one in (*alike, *apart)] == [8] * 4
+    assert alike[0][:3] == alike[1][:3] == [1000, 1001, 1002] and alike[0][3:] != alike[1][3:]
+    assert apart[0][0] != apart[1][0] and 1000 not in apart[0] + apart[1]
+
+
 def test_poisson_arrivals_are_seeded_and_have_the_rate_they_say() -> None:
     def gaps(seed: int, flow: Flow) -> list[float]:
         chance = random.Random(seed)
@@ -125,7 +150,8 @@ def test_poisson_arrivals_are_seeded_and_have_the_rate_they_say() -> None:
 
 
 JSON = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(
-    st.sampled_from(["fraud", "llm", "burst", "rate", "even", "prompt_tokens", "output_tokens"]) | st.text(), inner))  # fmt: skip
+    st.sampled_from(["fraud", "llm", "burst", "rate", "even", "prompt_tokens", "output_tokens", "shared_tokens", "cut_every"])
+    | st.text(), inner))  # fmt: skip
 
 
 @given(JSON)
@@ -135,12 +161,14 @@ def test_a_flow_is_understood_or_refused(told: object) -> None:
     except ValueError as wrong:
         assert str(wrong)
     else:
-        assert 0 <= flow.rate <= MOST_RATE and flow.output_tokens >= 1
+        assert 0 <= flow.rate <= MOST_RATE and flow.output_tokens >= 1 and flow.cut_every >= 0
+        assert 0 <= flow.shared_tokens < flow.prompt_tokens
 
 
 @pytest.mark.parametrize("plan", [
     [], {"stranger": {}}, {"fraud": 3}, {"fraud": {"rate": -1}}, {"fraud": {"rate": True}}, {"fraud": {"pace": 1}}, {"burst": {"x": 1}},
-    {"burst": {"fraud": MOST_BURST + 1}}, {"llm": {"prompt_tokens": 3}}, {"llm": {"output_tokens": 0}},
+    {"burst": {"fraud": MOST_BURST + 1}}, {"llm": {"prompt_tokens": 3}}, {"llm": {"output_tokens": 0}}, {"llm": {"shared_tokens": 48}},
+    {"llm": {"shared_tokens": -1}}, {"fraud": {"cut_every": -1}}, {"fraud": {"cut_every": 0.5}},
 ])  # fmt: skip
 def test_a_wrong_plan_changes_nothing(plan: object) -> None:
     async def course() -> None:

@@ -25,6 +25,13 @@ def test_an_average_crosses_and_is_held() -> None:
     assert held(threshold=0.5, window_s=300, level=0.4) == 0
 
 
+def test_of_many_events_more_fewer_bad_ones_are_needed() -> None:
+    """Ten of them a second for an hour, then forty, half of them bad: after a fifth of the hour 4 × 0.5 × 0.2 ÷ (0.8 + 4 × 0.2) are."""
+    assert crossed(threshold=0.25, window_s=3600, level=0.5, times=4) == approx(720)
+    assert crossed(threshold=0.25, window_s=3600, level=0.5, times=1) == approx(1800)
+    assert crossed(threshold=0.25, window_s=3600, level=0.25, times=4) == inf
+
+
 def test_what_a_stack_adds() -> None:
     assert due(10, PRODUCTION, for_="1m", group_wait="30s") == Due(10 + 15 + 60 + 30, 30)
     told = due(3.456, DRILL, for_="1m")  # 0.4 s of pending: judged at evaluations alone, so 0.5

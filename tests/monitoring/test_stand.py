@@ -80,7 +80,7 @@ def test_the_load_is_obeyed_and_every_request_is_known(here: Stand) -> None:
 def test_a_panel_that_is_drawn_shows_what_prometheus_answers(here: Stand) -> None:
     board = dashboards.ALL[0]
     (one,) = [one for one in query.panels(board) if (one["title"], one["type"]) == ("Requests by service", "timeseries")]
-    time.sleep(3)
+    time.sleep(5)  # it may be the first that this stand is asked
     end_s = float(int(time.time()))
     shown = query.asked(here.prometheus, [board], timing=DRILL, start_s=end_s - 4, end_s=end_s, step_s=1)
     fig = panels.panel(board, one["id"], shown, start_s=end_s - 4, end_s=end_s)

@@ -57,14 +57,69 @@ def shown(*values: float, panel: str = "p", calm: tuple[float, ...] = (10, 11, 1
     return pd.DataFrame({"dashboard": "d", "panel": panel, "ref": "A", "series": "s", "t_s": t_s, "value": value})
 
 
+def moves(one: pd.DataFrame, *others: pd.DataFrame) -> bool:
+    """Whether its panel moved, `others` being what else was drilled."""
+    (row,) = verdict.moved(one, verdict.strays([one, *others]), cleared_s=max(1.0, one["t_s"].max())).to_dict("records")
+    return bool(row["moved"])
+
+
 def test_a_panel_moves_when_it_leaves_its_calm() -> None:
-    assert verdict.moved(shown(10, 30, 31), cleared_s=3).iloc[0]["moved"]
-    assert not verdict.moved(shown(10, 11, 9), cleared_s=3).iloc[0]["moved"]
-    assert not verdict.moved(shown(10, 90, 10), cleared_s=3).iloc[0]["moved"], "one step is a blip"
-    assert verdict.moved(shown(5, 5, calm=()), cleared_s=3).iloc[0]["moved"], "a series that comes is a movement"
-    assert not verdict.moved(shown(0, 0, 0, calm=(0, 0, 0)), cleared_s=3).iloc[0]["moved"]
-    gone = shown(np.nan, np.nan, np.nan)
-    assert verdict.moved(gone, cleared_s=3).iloc[0]["moved"], "so is one that goes"
+    assert moves(shown(10, 30, 31))
+    assert not moves(shown(10, 11, 9))
+    assert not moves(shown(10, 90, 10)), "one step is a blip"
+    assert moves(shown(5, 5, calm=())), "a series that comes is a movement"
+    assert not moves(shown(0, 0, 0, calm=(0, 0, 0, 0, 0)))
+    assert moves(shown(np.nan, np.nan, np.nan)), "so is one that goes"
+    assert not moves(shown(11.9, 11.9, calm=(10,) * 6)) and moves(shown(12.1, 12.1, calm=(10,) * 6)), "a fifth of the level is seen"
+
+
+def test_what_climbs_until_its_window_is_full_is_no_calm() -> None:
+    """A rate over two seconds begins low, whoever asks; with that as its calm nothing that cannot fall below 0 would ever have moved."""
+    begins = (2.0, 3.8, 5.3, 5.3, 4.7, 5.3)
+    assert moves(shown(4.7, 0, 0, 0, calm=begins)) and not moves(shown(4.7, 5.3, 4.7, calm=begins))
+    assert moves(shown(0.99, 1.0, 0.97, calm=(0.9, 0.72, 0.45, 0.5, 0.44, 0.46))), "a share cannot go further than 1"
+
+
+def test_of_three_cameras_one_that_is_lost_is_seen() -> None:
+    assert moves(shown(2, 2, calm=(3,) * 6)) and moves(shown(1, 1, calm=(0,) * 6))
+
+
+def test_a_calm_that_was_still_by_chance_is_known_to_stray() -> None:
+    """Of this scenario five equal looks; of others it is known that the series goes from 8 to 12 by itself."""
+    others = [shown(10, calm=(10, 10, 8, 10, 12, 10, 9)) for _ in range(4)]
+    assert moves(shown(15, 15, calm=(10,) * 6)) and not moves(shown(15, 15, calm=(10,) * 6), *others)
+    assert moves(shown(17, 17, calm=(10,) * 6), *others)
+
+
+def test_one_calm_that_was_none_does_not_hide_what_moves() -> None:
+    """What is windowed keeps a blow for a whole calm: five looks of forty calms are 2.5 % of looks, and still one calm."""
+    others = [shown(10, calm=(10, 10, 9.5, 10, 10.5, 10, 10)) for _ in range(39)]
+    disturbed = shown(10, calm=(10, 10, 10, 10, 40, 40, 10))
+    assert moves(shown(15, 15, calm=(10,) * 6), *others, disturbed)
+    assert not moves(shown(15, 15, calm=(10,) * 6), *others, *[disturbed] * 3), "three of forty are how it strays"
+
+
+def test_a_count_is_seen_when_it_moves_as_far_as_it_has_to() -> None:
+    """A batch of four that had no or one request in it by chance: three more are three times one, and there is no fourth."""
+    others = [shown(0, calm=(0, 0, 1, 0, 0, 0, 0)) for _ in range(4)]
+    assert moves(shown(4, 4, calm=(1,) * 6), *others) and not moves(shown(3, 3, calm=(1,) * 6), *others)
+
+
+def test_noise_does_not_move() -> None:
+    """Fifty panels of nothing but noise, around levels from 0 up, in twenty scenarios each: hardly any moves."""
+    chance, rounds = np.random.default_rng(3), 20
+    level = np.repeat(np.linspace(0, 20, 50), 18)
+
+    def drilled() -> pd.DataFrame:
+        t_s = np.tile(np.arange(-6, 12) + 0.5, 50)
+        value = level + chance.choice([chance.normal(0, 1, 900), chance.exponential(1, 900) - 1])
+        panel = np.repeat(np.arange(50), 18)
+        return pd.DataFrame({"dashboard": "d", "panel": panel, "ref": "A", "series": "s", "t_s": t_s, "value": value})
+
+    every = [drilled() for _ in range(rounds)]
+    stray = verdict.strays(every)
+    found = pd.concat([verdict.moved(one, stray, cleared_s=10) for one in every])
+    assert len(found) == 50 * rounds and found["moved"].mean() < 0.001
 
 
 def test_the_timeline_has_what_happened() -> None:

@@ -40,7 +40,11 @@ def test_sizes_held_out_are_not_seen_and_are_judged() -> None:
     rounds = {1: [[1.1, 1.1], [1.1]], 2: [[1.2], [1.2]], 4: [[9.0], [9.0]], 8: [[1.8], [1.8]]}
     first, second = affine.fits(rounds)
     assert (first.fixed_s, first.each_s) == (approx(1.0), approx(0.1)) and second == first
-    assert affine.errors(first, rounds) == {4: approx(1.4 / 9 - 1)}
+    assert affine.errors([first, second], rounds) == {4: approx(1.4 / 9 - 1)}
+    assert affine.held_out(rounds) == [4] and affine.held_out([1, 2, 4]) == [], "a line speaks of the range that it was fitted on"
+    assert affine.held_out([1, 2, 4, 8, 16, 32, 64]) == [4, 16] and affine.fits({1: [[1.0]], 2: [[2.0]], 4: [[5.0]]})[0].seconds(4) > 4
+    slower = {batch: [each[0], [2 * taken for taken in each[1]]] for batch, each in rounds.items()}
+    assert affine.errors(affine.fits(slower), slower) == {4: approx(1.4 / 9 - 1)}, "a round that is slower for all is no error"
     fixed, each = affine.parameters([Affine(1.0, 0.1), Affine(1.2, 0.1)])
     assert fixed is not None and fixed.value == approx(1.1) and fixed.lo is not None and fixed.lo < 1.0
     assert each is not None and each.value == approx(0.1)

@@ -52,6 +52,7 @@ def test_for_real_it_goes_as_simulated() -> None:
     for policy in (Policy(1), Policy(4), Policy(4, 0.04)):
         real, made = served(due, lambda size: time.sleep(seconds(size)), policy), simulated(due, seconds, policy)
         assert real.batches == made.batches, policy.name
+        assert real.passes_s == approx(made.passes_s, abs=0.03) and made.passes_s == tuple(seconds(size) for size in made.batches)
         assert real.latency_s.tolist() == approx(made.latency_s.tolist(), abs=0.03), policy.name
 
 

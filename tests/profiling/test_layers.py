@@ -39,18 +39,29 @@ def test_where_a_layer_stands(name: str, stage: str) -> None:
 
 
 def primitives(problem: str = PROBLEM) -> pd.DataFrame:
-    return pd.DataFrame([[n, "convolution", "jit", "", problem, us] for n, us in enumerate((90.0, 100.0, 130.0))], columns=onednn.COLUMNS)
+    rows = [[n, "convolution", "jit", "", problem, us, 0.0] for n, us in enumerate((90.0, 100.0, 130.0))]
+    return pd.DataFrame(rows, columns=onednn.COLUMNS)
 
 
-def test_onednn_s_convolutions_are_ours_in_order_if_their_sizes_are() -> None:
+def test_onednn_s_convolutions_are_ours_in_order_if_their_shapes_are() -> None:
     modules = pd.DataFrame({"module": [CONV["name"], "classifier.1"] * 3, "whole_us": [200.0, 9, 210, 9, 220, 9]})
     told = layers.timed(layers.table([CONV, HEAD]), modules, primitives())
     assert told["profiler_us"].tolist() == [210, 9]
     assert told["onednn_us"].iloc[0] == 100 and pd.isna(told["onednn_us"].iloc[1])
-    with pytest.raises(ValueError, match="has 115605504 FLOP, oneDNN's convolution in its place has 231211008"):
+    with pytest.raises(ValueError, match=r"convolution number 1 of 1 \(3×3, 64 → 256, 28×28, ÷ 2\) is no layer of the network"):
         layers.timed(layers.table([CONV]), modules, primitives(PROBLEM.replace("oc128", "oc256")))
-    with pytest.raises(ValueError, match="oneDNN computed 1 convolutions, the network has 2"):
-        layers.timed(layers.table([CONV, CONV]), modules, primitives())
+    with pytest.raises(ValueError, match="convolution number 1 of 1"):
+        layers.timed(layers.table([HEAD]), modules, primitives())
+
+
+def test_a_convolution_that_pytorch_computes_itself_has_no_time_of_onednn_s() -> None:
+    """As on one thread, where those of 1×1 do without oneDNN."""
+    one = {**CONV, "name": "one", "kernel": [1, 1], "stride": [1, 1], "in": CONV["in"], "out": [1, 128, 56, 56]}
+    table = layers.table([one, CONV, HEAD, {**one, "name": "other"}])
+    assert layers.places(table, primitives()) == [None, 0, None, None]
+    modules = pd.DataFrame({"module": [CONV["name"], "one"], "whole_us": [200.0, 300.0]})
+    told = layers.timed(table, modules, primitives())
+    assert told["onednn_us"].tolist() == [approx(float("nan"), nan_ok=True), 100, *[approx(float("nan"), nan_ok=True)] * 2]
 
 
 @pytest.mark.parametrize(("node", "module"), [

@@ -26,7 +26,8 @@ class Options:
 
     `kv`: how the KV cache is stored. `chunk_tokens`: how many tokens one step computes at most, so that a long prompt is cut into
     pieces between which others go on; None is the engine's default, 0 never cuts. `continuous`: new requests join a running
-    batch. `cache_tokens`: how many tokens the KV cache holds altogether, where not `slots` × `context`.
+    batch. `cache_tokens`: how many tokens the KV cache holds altogether, where not `slots` × `context`. `tensor_parallel`: over how
+    many GPUs each layer is split, `pipeline_parallel`: over how many such groups the layers are dealt out.
     """
 
     kv: str = "16-bit"
@@ -34,12 +35,21 @@ class Options:
     chunk_tokens: int | None = None
     continuous: bool = True
     cache_tokens: int | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
 
     def __post_init__(self) -> None:
         if self.kv not in ("16-bit", "8-bit"):
             raise ValueError(f"a KV cache of {self.kv!r}; there are 16-bit and 8-bit")
         if (self.chunk_tokens or 0) < 0 or (self.cache_tokens is not None and self.cache_tokens < 1):
             raise ValueError(f"{self}: steps of 0 tokens (never cut) or more, a cache of at least 1")
+        if self.tensor_parallel < 1 or self.pipeline_parallel < 1:
+            raise ValueError(f"{self}: a model is on one GPU at least")
+
+    @property
+    def gpus(self) -> int:
+        """Devices that the model is spread over."""
+        return self.tensor_parallel * self.pipeline_parallel
 
     @property
     def setting(self) -> dict[str, str | bool | int]:
@@ -124,6 +134,12 @@ def installed(name: str) -> install.Install:
     if isinstance(found, install.Missing):
         raise Unavailable(found.reason)
     return found
+
+
+def on_gpus(engine: str, spec: Spec) -> None:
+    """Raises Unavailable for a model that is to be spread over several GPUs where there are none."""
+    if spec.options.gpus > 1 and spec.device != "cuda":
+        raise Unavailable(f"{engine} is to span {spec.options.gpus} GPUs; there is none here")
 
 
 def completion(prompt: list[int], tokens: int, **more: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lib.llm.engines.engine import Command, Spec, Unavailable, completion, installed, missing, scraped
+from lib.llm.engines.engine import Command, Spec, Unavailable, completion, installed, missing, on_gpus, scraped
 from lib.llm.memory import Cache
 
 NAME = "llama.cpp"
@@ -54,6 +54,11 @@ def _flags(spec: Spec) -> tuple[str, ...]:
         flags += ["--no-cont-batching"]
     if asked.cache_tokens is not None:
         flags += ["--kv-unified"]
+    if asked.gpus > 1:
+        on_gpus(NAME, spec)
+        if asked.tensor_parallel > 1 and asked.pipeline_parallel > 1:
+            raise Unavailable("llama.cpp splits rows over GPUs (tensor) or deals out layers (pipeline), not both")
+        flags += ["--split-mode", "row" if asked.tensor_parallel > 1 else "layer", "--tensor-split", ",".join(["1"] * asked.gpus)]
     return tuple(flags)
 
 

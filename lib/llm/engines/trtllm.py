@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lib.llm.engines.engine import Command, Spec, Unavailable, completion, installed, missing, scraped, usage_so_far
+from lib.llm.engines.engine import Command, Spec, Unavailable, completion, installed, missing, on_gpus, scraped, usage_so_far
 from lib.llm.memory import Cache
 
 NAME = "TensorRT-LLM"
@@ -41,10 +41,12 @@ def command(spec: Spec, port: int) -> Command:
     options = found.root / f"serve-{port}.yaml"
     options.write_text(_options(spec))
     asked = spec.options
+    on_gpus(NAME, spec)
+    split = ("--tp_size", str(asked.tensor_parallel), "--pp_size", str(asked.pipeline_parallel)) if asked.gpus > 1 else ()
     step = () if asked.chunk_tokens is None else ("--max_num_tokens", str(asked.chunk_tokens or max(spec.context, 8192)))
     weights = spec.model.family.compressed.get(form, spec.model.family.hf)
     return Command((str(found.tool("trtllm-serve")), str(weights), "--host", "127.0.0.1", "--port", str(port), "--backend", "pytorch",
-                    "--max_batch_size", str(spec.slots), "--max_seq_len", str(spec.context), *step,
+                    "--max_batch_size", str(spec.slots), "--max_seq_len", str(spec.context), *step, *split,
                     "--extra_llm_api_options", str(options), *spec.extra), {"HF_HUB_OFFLINE": "1"})
 
 

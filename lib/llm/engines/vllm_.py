@@ -9,7 +9,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from lib.llm.engines.engine import Command, Spec, Unavailable, completion, installed, missing, scraped, usage_so_far
+from lib.llm.engines.engine import Command, Spec, Unavailable, completion, installed, missing, on_gpus, scraped, usage_so_far
 from lib.llm.memory import Cache
 
 NAME = "vLLM"
@@ -79,6 +79,9 @@ def _flags(spec: Spec) -> tuple[str, ...]:
     if asked.cache_tokens is not None:
         block = BLOCK[spec.device]
         flags += ["--block-size", str(block), "--num-gpu-blocks-override", str(asked.cache_tokens // block)]
+    if asked.gpus > 1:
+        on_gpus(NAME, spec)
+        flags += ["--tensor-parallel-size", str(asked.tensor_parallel), "--pipeline-parallel-size", str(asked.pipeline_parallel)]
     if spec.precision == "FP8":
         flags += ["--quantization", "fp8"]
     return tuple(flags)

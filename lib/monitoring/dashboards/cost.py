@@ -40,7 +40,7 @@ def cost() -> dict[str, Any]:
         number("Saved by the cache", "currencyUSD",
                "USD an hour that cached input would cost more at the price of fresh input.",
                Ask(f"3600 * ({_tokens(cached, window='$__range')} * {fresh} - {_paid(cached, window='$__range')})", "an hour"), width=4,
-               decimals=4),
+               decimals=4, runbook=["PrefixCacheLost"]),
     ]  # fmt: skip
     bill = [
         course("USD an hour by kind of token", "currencyUSD",

@@ -93,7 +93,7 @@ def llm() -> dict[str, Any]:
                "Prompt tokens whose keys and values were still there. A fall means that prompts no longer begin alike.",
                Ask('sum by (model) (rate(gen_ai_tokens_total{model=~"$model",type="input_cached"}[$__rate_interval])) / '
                    'sum by (model) (rate(gen_ai_tokens_total{model=~"$model",type=~"input_.*"}[$__rate_interval]))', "{{model}}"), most=1,
-               empty="no requests"),
+               empty="no requests", runbook=["PrefixCacheLost"]),
     ]  # fmt: skip
     return board("llm", "LLM serving", "How soon and how smoothly tokens come, how many, and how full and how well used the engine is.",
                  {"": top, "Latency": latency, "Throughput": throughput, "Load": load, "Efficiency": efficiency},

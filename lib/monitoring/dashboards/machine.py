@@ -72,7 +72,8 @@ def machine() -> dict[str, Any]:
     watcher = [
         course("Memory of each process", "bytes",
                "Resident memory. A line that only rises is a leak.",
-               Ask("sum by (job) (process_resident_memory_bytes)", "{{job}}"), width=12),
+               Ask("sum by (job) (process_resident_memory_bytes)", "{{job}}"), width=12,
+               runbook=["MemoryGrowing"]),
         course("CPU of each process", "suffix: cores",
                "Cores in use. What watches must cost little beside what it watches.",
                Ask("sum by (job) (rate(process_cpu_seconds_total[$__rate_interval]))", "{{job}}"), width=12),

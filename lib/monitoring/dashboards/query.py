@@ -62,11 +62,16 @@ def queries(dashboard: Mapping[str, Any], *, timing: Timing, step_s: float, rang
     return found
 
 
-def asked(client: Client, dashboards: Iterable[Mapping[str, Any]], *, timing: Timing, start_s: float, end_s: float,
-          step_s: float) -> pd.DataFrame:  # fmt: skip
-    """What every panel shows of that time: COLUMNS. A number that is asked once is asked at the end. Raises Unanswered."""
-    ours = [query for board in dashboards for query in queries(board, timing=timing, step_s=step_s, range_s=end_s - start_s)]
-    return pd.concat([answer(query, client.range(query.expr, end_s if query.instant else start_s, end_s, step_s)) for query in ours],
+def asked(client: Client, dashboards: Iterable[Mapping[str, Any]], *, timing: Timing, start_s: float, end_s: float, step_s: float,
+          shown_s: float | None = None) -> pd.DataFrame:  # fmt: skip
+    """What every panel shows of that time: COLUMNS. Raises Unanswered.
+
+    A number over the whole of the shown time is asked at the end, of all of it; with `shown_s` at every step, of the last `shown_s`, as
+    somebody sees it whose page shows so much and is renewed.
+    """
+    ours = [query for board in dashboards for query in queries(board, timing=timing, step_s=step_s, range_s=shown_s or end_s - start_s)]
+    first_s = {True: end_s if shown_s is None else start_s, False: start_s}  # of what is asked once, and of a course
+    return pd.concat([answer(query, client.range(query.expr, first_s[query.instant], end_s, step_s)) for query in ours],
                      ignore_index=True)  # fmt: skip
 
 

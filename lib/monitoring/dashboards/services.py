@@ -56,7 +56,7 @@ def services() -> dict[str, Any]:
         course("Not valid", "reqps",
                "Requests a second that were the caller's fault (4xx). They burn no budget; a jump is a client's bad release.",
                Ask('sum by (service) (rate(gateway_requests_total{service=~"$service",outcome="client"}[$__rate_interval]))',
-                   "{{service}}")),
+                   "{{service}}"), runbook=["ClientErrors"]),
     ]  # fmt: skip
     stages = "histogram_quantile(0.95, sum by (le, stage) (rate({}_stage_seconds_bucket[$__rate_interval])))"
     duration = [

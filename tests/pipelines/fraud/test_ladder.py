@@ -11,7 +11,7 @@ from lib.pipelines.fraud import ladder, levels
 from lib.pipelines.fraud.data import Ledger
 from lib.pipelines.fraud.in_process import split
 from lib.pipelines.fraud.outcomes import outcome, policies
-from lib.pipelines.fraud.replay import PERIOD_S, Replay
+from lib.pipelines.fraud.replay import DAY_S, Replay
 from lib.pipelines.fraud.transaction import parse
 from lib.pipelines.fraud.verdict import Costs, Verdict
 
@@ -47,9 +47,16 @@ def test_the_stream_is_the_ledger_without_end_and_no_id_comes_twice() -> None:
     stream = Replay(LEDGER, "s")
     first, then = [parse(body) for body in stream.bodies(3)], [parse(body) for body in stream.bodies(3)]
     assert [one.cents for one in first] == [one.cents for one in then] == [14_962, 0, 1]
-    assert [one.time for one in then] == [one.time + PERIOD_S for one in first]
+    assert [one.time for one in then] == [one.time + DAY_S for one in first]
     assert first[1].v == LEDGER.v[1].tolist()
     assert len({one.id for one in first + then}) == 6
+
+
+@pytest.mark.parametrize("seconds", [(145_248, 172_792), (0, 172_792), (0, 86_400), (7, 7)])
+def test_time_neither_runs_backwards_nor_leaps_by_a_day_where_the_ledger_begins_again(seconds: tuple[int, int]) -> None:
+    ledger = Ledger(np.array(seconds), LEDGER.cents[:2], LEDGER.v[:2], LEDGER.fraud[:2])
+    first, last, again = (parse(body).time for body in Replay(ledger, "s").bodies(3))
+    assert 0 < again - last <= DAY_S and (again - first) % DAY_S == 0
 
 
 @pytest.mark.parametrize("traced", [False, True])
