@@ -50,19 +50,16 @@ ENGINES = {
     "TensorRT-LLM": Mark("#b0539a", "triangle-up"),
     "null": Mark("#7d8793", "x"),
 }
-# What scores trees: never in one figure with the engines above, so their colours serve again.
+# What runs trees and networks: never in one figure with the engines above, so their colours serve again; nor do these two meet.
 SCORERS = {
     "LightGBM": Mark("#7d8793", "circle"),
     "ONNX Runtime": Mark("#0072b2", "square"),
     "oneDAL": Mark("#d55e00", "diamond"),
     "lleaves": Mark("#009e73", "triangle-up"),
+    "PyTorch": Mark("#d55e00", "diamond"),
+    "OpenVINO": Mark("#009e73", "triangle-up"),
 }
-OTHERS = (
-    Mark("#3b8fc7", "circle"),
-    Mark("#c98a00", "square"),
-    Mark("#5f6caf", "diamond"),
-    Mark("#a4513a", "triangle-up"),
-)
+OTHERS = (Mark("#3b8fc7", "circle"), Mark("#c98a00", "square"), Mark("#5f6caf", "diamond"), Mark("#a4513a", "triangle-up"))
 PIECES = (*OTHERS, Mark("#7d8793", "x"), Mark(LINE, "circle"))  # of a whole: six at most
 # What a page with a dark background draws instead of each colour above.
 DARK = {

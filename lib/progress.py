@@ -9,6 +9,11 @@ import sys
 from time import monotonic
 
 
+def told(seconds: float) -> str:
+    """A span of time as people say it."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class Progress:
     """`with Progress(n, "measuring") as p: …; p.advance("what was done")`."""
 
@@ -28,7 +33,7 @@ class Progress:
     def advance(self, what: str) -> None:
         self._done += 1
         left = (monotonic() - self._began) / self._done * (self.total - self._done)
-        self._show(f"{what} · about {left:.0f} s left")
+        self._show(f"{what} · about {told(left)} left")
 
     def _show(self, what: str) -> None:
         if not self.total:

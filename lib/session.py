@@ -35,11 +35,6 @@ class Opened:
     here: machine.Machine | None
     note: str | None = None
 
-    def frame(self) -> pd.DataFrame:
-        """All points, one row each; `origin` tells this run from recorded ones."""
-        mine = self.run.frame().assign(origin="this run" if self.here else "recorded")
-        return pd.concat([mine, *(run.frame().assign(origin="recorded") for run in self.beside)], ignore_index=True)
-
 
 @dataclass(frozen=True)  # no slots: an alias like Session[Model], when it is called, notes itself on the instance
 class Session(Generic[M]):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lib import machine, record
-from lib.llm import bench, calibration, cell, latency, noise, peers, planted
+from lib.llm import bench, calibration, cell, latency, noise, peers, planted, throughput
 from lib.llm.contender import Contender, contenders
 from lib.llm.engines import null
 from lib.llm.engines.engine import Command, Spec, Unavailable
@@ -198,6 +198,17 @@ def test_bad_settings_are_refused_before_anything_starts(here: Session) -> None:
         with pytest.raises(ValueError, match=words):
             bench.latency(here, [Contender(engine)], plan)
     assert not engine.started
+
+
+def test_a_recorded_run_of_another_machine_is_in_no_table_of_this_one(here: Session, tmp_path: Path) -> None:
+    bench.latency(here, [Contender(Fake())], PLAN)
+    elsewhere = here.run.environment | {"machine_id": "another"}
+    other = record.begin("99_test", parameters={}, environment=elsewhere, root=tmp_path / "other")
+    for point in here.run.points():
+        other.add(point)
+    both = replace(here, opened=Opened(here.run, (other,), here.here))
+    assert other.machine_id == "another" and len(both.frame()) == len(here.frame())
+    assert set(both.frame()["run_id"]) == set(throughput.cells(both)["run_id"]) == {here.run.run_id}
 
 
 def test_no_ratio_across_machines(here: Session) -> None:

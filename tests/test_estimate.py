@@ -33,8 +33,3 @@ def test_an_open_load_lasts_as_long_as_its_schedule() -> None:
     assert seconds(Open(0.5)) == 16
     assert seconds(Replay((0.0, 60.0), "t")) == 60
     assert seconds(Open(1e6)) == seconds(Closed(8))
-
-
-@pytest.mark.parametrize(("lasts_s", "told"), [(12.4, "12 s"), (89.0, "89 s"), (600.0, "10 min"), (9000.0, "2.5 h")])
-def test_times_are_told_as_people_do(lasts_s: float, told: str) -> None:
-    assert estimate.told(lasts_s) == told

@@ -54,3 +54,8 @@ def test_a_notebook_shows_one_line_and_keeps_none(
         seen.advance("llamacpp")
     assert capsys.readouterr().out == "measuring 0/2 \nmeasuring 1/2 llamacpp · about 5 s left\n"
     assert cleared == [True, True, False], "every line replaces the last, and the last goes when the block ends"
+
+
+@pytest.mark.parametrize(("lasts_s", "told"), [(12.4, "12 s"), (89.0, "89 s"), (600.0, "10 min"), (9000.0, "2.5 h")])
+def test_times_are_told_as_people_do(lasts_s: float, told: str) -> None:
+    assert progress.told(lasts_s) == told

@@ -68,7 +68,7 @@ def test_what_omission_hides_is_told_of_the_engine_where_it_hides_most() -> None
 @pytest.mark.parametrize(("fields", "words"), [
     ({"first": "a", "users": 4.0, "or_more": "", "second": "b", "second_users": 2.0}, "a carries 4 users, b 2"),
     ({"first": "a", "users": 4.0, "or_more": "at least "}, "a carries at least 4 users; no other engine qualifies"),
-    ({"nearest": "b", "at": 1.0, "attainment": 0.5, "n": 8, "missed": "TTFT"}, "none qualifies; the nearest is b at 1 users with 50% of 8"),
+    ({"nearest": "b", "at": 1.0, "attainment": 0.5, "n": 8, "missed": "TTFT"}, "none qualifies; the nearest is b at 1 user with 50% of 8"),
 ])  # fmt: skip
 def test_who_carries_how_many_or_that_nobody_does(fields: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saturation, "carries", lambda cells, slo, work: fields)

@@ -89,6 +89,13 @@ def test_a_plan_that_a_notebook_prints_reaches_the_terminal_and_its_progress_doe
     assert "measuring" not in said
 
 
+def test_what_tqdm_misses_in_a_kernel_is_not_in_the_report(tmp_path):
+    said = 'import warnings\nwarnings.warn("IProgress not found. Please update jupyter")\nwarnings.warn("another")'
+    [outcome], _ = run(written(tmp_path / "in", **{"00_a": notebook(said)}), tmp_path)
+    text = outcome.path.read_text()
+    assert "UserWarning: another" in text and "UserWarning: IProgress" not in text
+
+
 def test_parameters_are_written_where_they_are_declared_and_strangers_refused(tmp_path):
     source = 'profile = "quick"  # 快 or full\nsizes = [\n    1,\n]; other = 2'
     first = notebook(source, "print(profile, sizes, other)", tags={0: ["parameters"]})

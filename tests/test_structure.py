@@ -23,7 +23,7 @@ LAYERS = (
     {"lib.record", "lib.fetch", "lib.build", "lib.install", "lib.process", "lib.cluster"},
     {"lib.machine", "lib.sampler", "lib.audit"},
     {"lib.measured", "lib.session", "lib.compare", "lib.otava", "lib.otava_worker", "lib.thresholds", "lib.alarms", "lib.alarm_views",
-     "lib.history", "lib.monitoring.slo"},
+     "lib.history", "lib.abreast", "lib.monitoring.slo"},
     {"lib.vision"},
     {"lib.llm", "lib.pipelines", "lib.profiling"},
     {"lib.images", "lib.monitoring", "lib.pack", "lib.grid"},

@@ -11,6 +11,7 @@ from lib.llm.load import Load, Open, Replay
 from lib.llm.model import Shape
 from lib.llm.session import Session
 from lib.llm.workload import Request
+from lib.progress import told
 
 REACHED = 0.2  # of the machine's ceilings, over a whole cell with its ramp and drain
 START_S = {"cpu": 15.0, "cuda": 60.0}  # an engine, on average
@@ -39,7 +40,3 @@ def announce(s: Session, cells: Sequence[tuple[Load, Sequence[Request], int]], *
     done = sum(p.setting.get("what") == "cell" for p in s.run.points())
     plan = f"{len(cells)} cells to measure ({done} measured before), {starts} engines to start"
     print(f"{s.run.notebook}: {plan}: about {told(total_s)}", flush=True)
-
-
-def told(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

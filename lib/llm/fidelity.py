@@ -69,10 +69,8 @@ def judged(tokens: pd.DataFrame, parent: pd.DataFrame | None) -> dict[str, float
 
 
 def table(s: Session) -> pd.DataFrame:
-    """`judged` for every form that was scored, of this run and of those beside it; one row each."""
-    rows = []
-    for run in (s.run, *s.beside):
-        scored = {(p["engine"], p["precision"]): measured.series(run, p, "tokens") for p in measured.points(run, "quality")}
-        rows += [{"run_id": run.run_id, "machine_id": run.machine_id, "engine": engine, "precision": precision,
-                  **judged(tokens, scored.get((engine, PARENT)))} for (engine, precision), tokens in scored.items()]
+    """`judged` for every form that was scored; one row each."""
+    scored = {(p["engine"], p["precision"]): measured.series(s.run, p, "tokens") for p in measured.points(s.run, "quality")}
+    rows = [{"run_id": s.run.run_id, "machine_id": s.run.machine_id, "engine": engine, "precision": precision,
+             **judged(tokens, scored.get((engine, PARENT)))} for (engine, precision), tokens in scored.items()]
     return pd.DataFrame(rows, columns=None if rows else ["run_id", "machine_id", "engine", "precision", "n", "ppl", "kld", "top1"])

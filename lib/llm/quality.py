@@ -36,7 +36,7 @@ def windows(tokenizer: Path, count: int) -> npt.NDArray[np.int32]:
     """`count` windows of WINDOW tokens, one after the other from the half of the prose that calibration did not see. Raises ValueError."""
     from transformers import AutoTokenizer
 
-    ids = AutoTokenizer.from_pretrained(tokenizer)(text(), add_special_tokens=False)["input_ids"]
+    ids = AutoTokenizer.from_pretrained(tokenizer)(text(), add_special_tokens=False, verbose=False)["input_ids"]
     if len(ids) < count * WINDOW or count < 1:
         raise ValueError(f"{count} windows of {WINDOW} tokens: the text has {len(ids)} tokens, enough for 1 to {len(ids) // WINDOW}")
     return np.array(ids[:count * WINDOW], dtype=np.int32).reshape(count, WINDOW)

@@ -129,11 +129,13 @@ def hidden(table: pd.DataFrame) -> dict[str, Any]:
 def carried(cells: pd.DataFrame, slo: Slo, *, work: str) -> tuple[str, dict[str, Any]]:
     """A claim's sentence and its fields: who carries how many users, or that nobody does and who came nearest."""
     fields = saturation.carries(cells, slo, work=work)
+    users = "user" if fields.get("users", fields.get("at")) == 1 else "users"
     if "second" in fields:
-        return "{first} carries {or_more}{users:.0f} users, {second} {second_users:.0f}", fields
+        return f"{{first}} carries {{or_more}}{{users:.0f}} {users}, {{second}} {{second_users:.0f}}", fields
     if "first" in fields:
-        return "{first} carries {or_more}{users:.0f} users; no other engine qualifies", fields
-    return "none qualifies; the nearest is {nearest} at {at:.0f} users with {attainment:.0%} of {n} requests, the {missed} breaks", fields
+        return f"{{first}} carries {{or_more}}{{users:.0f}} {users}; no other engine qualifies", fields
+    return (f"none qualifies; the nearest is {{nearest}} at {{at:.0f}} {users} with {{attainment:.0%}} of {{n}} requests, "
+            "the {missed} breaks", fields)
 
 
 def unfit(cells: pd.DataFrame) -> pd.DataFrame:

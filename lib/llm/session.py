@@ -34,7 +34,7 @@ def everything(asked: Sequence[Asked]) -> list[bool]:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One notebook's measurements: the run that speaks here, and recorded runs of other machines beside it.
+    """One notebook's measurements: the run that speaks here, of one machine; 90_verdict has what was recorded on every other.
 
     `model` and `here` are None where nothing is measured (mode "recorded", or no weights): then `run` is a recorded one. `choose`:
     which of the cells that a sweep lacks are measured now (lib/grid.py has them measured one by one elsewhere).
@@ -49,10 +49,6 @@ class Session:
         return self.opened.run
 
     @property
-    def beside(self) -> tuple[record.Run, ...]:
-        return self.opened.beside
-
-    @property
     def here(self) -> machine.Machine | None:
         return self.opened.here
 
@@ -65,8 +61,10 @@ class Session:
         return "cuda" if self.here and self.here.gpus else "cpu"
 
     def frame(self) -> pd.DataFrame:
-        """All points, one row each; `origin` tells this run from recorded ones."""
-        return self.opened.frame()
+        """All points of the run that speaks, one row each; `origin` says whether it was measured here. No other machine's: no ratio may
+        join two.
+        """
+        return self.run.frame().assign(origin="this run" if self.here else "recorded")
 
     def ceilings(self) -> dict[str, float]:
         """Measured limits of the run's machine by name: B/s and FLOP/s."""

@@ -140,14 +140,13 @@ def _excuse(s: Session, rival: Contender, plan: Plan) -> None:
 
 
 def cells(s: Session) -> pd.DataFrame:
-    """One row a cell of this run and of those beside it: who, what was asked (`work`), how (`kind`, `level`), its answers.
+    """One row a cell of the run that speaks: who, what was asked (`work`), how (`kind`, `level`), its answers.
 
     `level` is streams, requests a wave, or requests/s. `ok`: may be quoted. `judged`: may at least be held against an SLO, for all
     that is wrong with it is that requests failed. `steady_s`: the window in which the load was whole, or None.
     """
-    paths = {run.run_id: run.path for run in (s.run, *s.beside)}
     tried = (row for row in s.frame().to_dict("records") if row["what"] == "cell" and row["status"] != "skipped")
-    rows = [_cell(row, paths[row["run_id"]]) for row in tried]
+    rows = [_cell(row, s.run.path) for row in tried]
     return pd.DataFrame(rows, columns=None if rows else COLUMNS)
 
 

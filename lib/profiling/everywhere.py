@@ -5,7 +5,6 @@ No number of one machine is formed with another's; a run that is older than toda
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -22,20 +21,6 @@ def layers(s: Session) -> pd.DataFrame:
 def batches(s: Session) -> pd.DataFrame:
     """Of notebook 31: what batches buy, whether lines foretold sizes that they did not see, and the simulation medians."""
     return pd.DataFrame([_batches(one) for one in s.each()])
-
-
-def shown(told: pd.DataFrame) -> pd.DataFrame:
-    """`layers` or `batches` in print: a column a machine, for a page is longer than wide."""
-    wide = told.set_index("machine").T.map(_printed)
-    return wide.rename_axis("what").rename_axis(None, axis=1).reset_index()
-
-
-def _printed(value: Any) -> Any:
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _who(s: Session) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from lib import home
+from lib.progress import told
 from lib.report.normal import clean, normalise
 
 STOP_S = 20  # a kernel that was interrupted may take this long to stop its engines
@@ -74,7 +75,7 @@ def run(
     past: dict[str, float] = json.loads(times.read_text()) if times.exists() else {}
     keys = {path: f"{path.stem} {parameters.get('profile', '')}".strip() for path in paths}
     outcomes = []
-    with _environment(INFERENCE_FIGURES=str(figures), PYTHONPATH=_paths()), _bar(console) as bar:
+    with _environment(INFERENCE_FIGURES=str(figures), PYTHONPATH=_paths(), PYTHONWARNINGS=_warnings()), _bar(console) as bar:
         guesses = [past.get(keys[path], 0.0) for path in paths]
         task = bar.add_task("", total=sum(guesses) if all(guesses) else None, left="", news="")
         for number, path in enumerate(paths, 1):
@@ -113,12 +114,12 @@ def _bar(console: Console) -> Progress:
 def _tick(bar: Progress, task: TaskID, done_s: float, guess_s: float, elapsed_s: float) -> None:
     """Show how far we are, by what the last run took; without a last run, only that we are at work."""
     completed_s, total_s = done_s + min(elapsed_s, guess_s), bar.tasks[task].total
-    left = f"about {max(total_s - completed_s, 1):.0f} s left" if total_s else ""
+    left = f"about {told(max(total_s - completed_s, 1))} left" if total_s else ""
     bar.update(task, completed=completed_s, left=left)
 
 
 class Ear:
-    """Hears what a notebook prints: a plan ("…: about 5 min") stays on the terminal, progress is shown beside the bar while it is news."""
+    """Hears what a notebook prints: a plan ("…: about 5 min") stays on the terminal, progress is shown beside the bar while new."""
 
     def __init__(self, console: Console, bar: Progress, task: TaskID) -> None:
         self._console, self._bar, self._task = console, bar, task
@@ -126,7 +127,7 @@ class Ear:
     def write(self, text: str) -> None:
         for line in filter(None, map(str.strip, text.splitlines())):
             if re.search(r": about [\d.]+ (s|min|h)$", line):
-                self._console.print(line, highlight=False, markup=False)
+                self._console.print(line, highlight=False, markup=False, soft_wrap=True)
             self._bar.update(self._task, news=line[:100])
 
     def flush(self) -> None:
@@ -216,6 +217,11 @@ def _kept(path: Path) -> Path | None:
 def _paths() -> str:
     inherited = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     return os.pathsep.join(dict.fromkeys([str(home.ROOT), *inherited]))
+
+
+def _warnings() -> str:
+    """The caller's filters, and one: tqdm in a kernel without widgets says so in the report, which has no use for it."""
+    return ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found")))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pytest
 from pytest import approx
 
 from lib import measured, record
+from lib.abreast import abreast
 from lib.measured import Found, points
 from lib.profiling import accounts, batch_views, everywhere, findings, forms, ledger, onednn, ranking, roofline, trace, views
 from lib.profiling.affine import Affine
@@ -379,7 +380,7 @@ def test_every_recorded_machine_is_judged_for_itself(notebook: Any, table: Any, 
     for run, row in zip(s.opened.beside, told.to_dict("records")[1:], strict=True):
         (alone,) = table(Session(Opened(run, (), None), None)).to_dict("records")
         assert pd.Series(row).dropna().to_dict() == pd.Series(alone).dropna().to_dict()
-    printed = everywhere.shown(told)
+    printed = abreast(told)
     assert printed.columns.tolist() == ["what", *told["machine"]] and printed["what"].tolist() == told.columns.tolist()[1:]
     assert printed.set_index("what").loc["by today's method"].isin(["yes", "no"]).all()
     empty = record.begin(notebook, parameters={"way": WAY}, environment={"machine_id": "made", "stack_id": "made"}, root=tmp_path)

@@ -56,7 +56,7 @@ def measure(cell: Cell, plan: Plan) -> Found:
         ports = [process.port for process in made]
         caller.closed(ports, requests(2_000), 16, 0.3)  # first touch of code, caches and sockets
         before, meter = _decided(made), Meter(box)
-        closed = caller.closed(ports, requests(round(60_000 * plan.closed_s)), STREAMS, plan.closed_s)
+        closed = caller.closed(ports, requests(round(60_000 * cell.workers * plan.closed_s)), STREAMS, plan.closed_s)
         closed_per_s = float((closed.status == 200).sum()) / closed.wall_s
         answered, silent = _answers(closed)
 

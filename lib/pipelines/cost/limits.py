@@ -118,7 +118,7 @@ def _work(cell: Cell, port: int) -> None:
     """A second of its work, all that it can take. Raises Broke where it does not answer."""
     if cell.service == "fraud":
         with Caller(cores=fraud_cell.split(cell.cpus)[1]) as caller:
-            calls = caller.closed(port, fraud_cell.requests(20_000), 64, 1.0)
+            calls = caller.closed(port, fraud_cell.requests(60_000), 64, 1.0)
         if not (calls.status == 200).any():
             raise Broke("no transaction was decided")
         return
