@@ -94,5 +94,5 @@ def opened(notebook: str, *, mode: str, lacks: str | None, parameters: Mapping[s
 
 
 def latest(runs: Sequence[record.Run]) -> list[record.Run]:
-    """The newest run of each machine, the newest of all last."""
-    return sorted({run.machine_id: run for run in runs}.values(), key=lambda run: run.utc)
+    """The newest run of each machine; last, for it speaks, the newest of those in full, or of all where none is."""
+    return sorted({run.machine_id: run for run in runs}.values(), key=lambda run: (run.parameters.get("profile") == "full", run.utc))
