@@ -149,7 +149,7 @@ def test_how_far_apart_is_told_with_names() -> None:
 
 def test_a_recorded_log_worked_out_again_from_its_samples() -> None:
     s = recorded.session(profile="quick", mode="recorded")
-    cells = recorded.here(throughput.cells(s), s)
+    cells = throughput.cells(s)
     cell = cells[cells["ok"] & (cells["kind"] == "closed") & (cells["engine"] == "vLLM")].iloc[0]
     scores = by_tool(Log(cell["answers"], int(cell["warmup"]), throughput.window(cell)))
     frame = s.run.frame()

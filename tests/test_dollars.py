@@ -200,7 +200,7 @@ def test_what_others_publish_is_priced_apart() -> None:
 @pytest.fixture(scope="module")
 def told() -> tuple[Any, pd.DataFrame, pd.DataFrame]:
     s = recorded.session(profile="quick", mode="recorded")
-    cells = recorded.here(throughput.cells(s), s)
+    cells = throughput.cells(s)
     fitted = recorded.together(recorded.paces(cells))
     plan = throughput.PLANS[s.run.parameters["profile"]]
     work = throughput.fixed(plan.prompt_tokens, plan.output_tokens)

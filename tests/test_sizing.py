@@ -377,7 +377,7 @@ def test_a_plan_prices_what_it_runs_and_says_who_cannot() -> None:
 @pytest.fixture(scope="module")
 def run() -> tuple[Any, pd.DataFrame, dict[Any, Pace]]:
     s = recorded.session(profile="quick", mode="recorded")
-    cells = recorded.here(throughput.cells(s), s)
+    cells = throughput.cells(s)
     return s, cells, recorded.paces(cells)
 
 

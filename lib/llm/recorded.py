@@ -27,7 +27,7 @@ REQUESTS = {"smoke": 1000, "quick": 4000, "full": 10_000}  # simulated at each r
 
 
 def session(*, profile: str, mode: str) -> Session:
-    """The run that speaks and those of other machines beside it. Raises ValueError, and NothingRecorded in mode "live" without a run."""
+    """The run that speaks. Raises ValueError, and NothingRecorded in mode "live" without a run."""
     checked(profile, mode)
     recorded = latest([run for run in record.runs(NOTEBOOK, roots=(REFERENCE,)) if run.method == record.METHOD])
     if mode != "recorded":
@@ -36,19 +36,14 @@ def session(*, profile: str, mode: str) -> Session:
                 and run.parameters.get("profile") == profile and any(p.setting.get("what") == "capacity" and p.status == "ok"
                                                                      for p in run.points())]  # fmt: skip
         if mine:
-            return Session(Opened(mine[-1], tuple(run for run in recorded if run.machine_id != here.machine_id), here), None)
+            return Session(Opened(mine[-1], (), here), None)
         if mode == "live":
             raise NothingRecorded(f"this machine has no {profile} run of {NOTEBOOK} to compute from: measure that notebook first")
     if not recorded:
         raise NothingRecorded(f"no recorded run of {NOTEBOOK} with method {record.METHOD}; ./run_all.sh measures one")
     lacks = f"this machine has no {profile} run of {NOTEBOOK}"
     note = None if mode == "recorded" else f"Nothing is computed from this machine: {lacks}. What follows was recorded elsewhere."
-    return Session(Opened(recorded[-1], tuple(recorded[:-1]), None, note), None)
-
-
-def here(cells: pd.DataFrame, s: Session) -> pd.DataFrame:
-    """The cells of the run that speaks."""
-    return cells[cells["run_id"] == s.run.run_id]
+    return Session(Opened(recorded[-1], (), None, note), None)
 
 
 def lone(s: Session) -> pd.DataFrame:
